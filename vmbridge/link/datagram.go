@@ -1,0 +1,128 @@
+package link
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/vmbridge/vmbridge/vmbridge/wire"
+)
+
+// DatagramFlow is one UDP association: the datagrams between one client and one
+// service. Nothing ends it but Close, the peer, and the end of the session.
+type DatagramFlow struct {
+	conn        *conn
+	id          uint32
+	source      netip.AddrPort
+	destination netip.AddrPort
+	stats       *Stats
+	// inbound and outbound count payload from and to the link.
+	inbound, outbound *atomic.Uint64
+
+	receive func(payloads [][]byte)
+	ended   func(wire.Code)
+	closed  atomic.Bool
+}
+
+// Source is the client's address, as the opening side saw it.
+func (f *DatagramFlow) Source() netip.AddrPort { return f.source }
+
+// Destination is where the opening side wants the datagrams to go.
+func (f *DatagramFlow) Destination() netip.AddrPort { return f.destination }
+
+// Accept answers a flow that the peer opened. See Session.OpenDatagrams for the
+// two functions.
+func (f *DatagramFlow) Accept(receive func(payloads [][]byte), ended func(wire.Code)) {
+	f.receive, f.ended = receive, ended
+}
+
+// Refuse answers a flow that the peer opened and that cannot be served.
+func (f *DatagramFlow) Refuse(code wire.Code) { f.Close(code) }
+
+// Close ends the flow on both sides. The function ended is not called.
+func (f *DatagramFlow) Close(code wire.Code) {
+	if f.end() {
+		f.conn.out.post(wire.AppendCode(nil, wire.TypeReset, f.id, code))
+	}
+}
+
+// Closed tells whether the flow has ended.
+func (f *DatagramFlow) Closed() bool { return f.closed.Load() }
+
+func (f *DatagramFlow) end() bool {
+	if f.closed.Swap(true) {
+		return false
+	}
+	f.conn.remove(f.id)
+	f.stats.Flows.Add(-1)
+	return true
+}
+
+func (f *DatagramFlow) cut(notify bool) {
+	if !f.end() {
+		return
+	}
+	if notify {
+		f.conn.out.post(wire.AppendCode(nil, wire.TypeReset, f.id, wire.CodeShutdown))
+	}
+	if f.ended != nil {
+		f.ended(wire.CodeShutdown)
+	}
+}
+
+func (f *DatagramFlow) peerEnded(code wire.Code) {
+	if f.end() && f.ended != nil {
+		f.ended(code)
+	}
+}
+
+func (f *DatagramFlow) deliver(payloads [][]byte) {
+	if f.closed.Load() || f.receive == nil {
+		return
+	}
+	size := 0
+	for _, p := range payloads {
+		size += len(p)
+	}
+	f.inbound.Add(uint64(size))
+	f.receive(payloads)
+}
+
+// DatagramBatch collects datagrams of one or more flows, so that a burst costs
+// one write. It is used by one goroutine at a time; the zero value is ready.
+type DatagramBatch struct {
+	conn   *conn
+	stats  *Stats
+	frames []byte
+	count  int
+}
+
+// batchBytes is when a batch is sent without being asked.
+const batchBytes = 64 << 10
+
+// Add copies a datagram into the batch. It may send what the batch holds.
+func (b *DatagramBatch) Add(f *DatagramFlow, payload []byte) {
+	if len(payload) > wire.MaxDatagram || f.closed.Load() {
+		return
+	}
+	if b.count > 0 && (b.conn != f.conn || b.stats != f.stats || len(b.frames)+len(payload) > batchBytes) {
+		b.Send()
+	}
+	b.conn, b.stats = f.conn, f.stats
+	b.frames = wire.AppendFrame(b.frames, wire.TypeDatagram, f.id, payload)
+	b.count++
+	f.outbound.Add(uint64(len(payload)))
+}
+
+// Send passes what the batch holds to the link, or drops it when the link's
+// queue of datagrams is full. It does not block.
+func (b *DatagramBatch) Send() {
+	if b.count == 0 {
+		return
+	}
+	stats := b.stats
+	b.conn.out.postDatagrams(b.frames, b.count, func(n int) { stats.DroppedDatagrams.Add(uint64(n)) })
+	b.frames, b.count = b.frames[:0], 0
+	if cap(b.frames) > 2*batchBytes {
+		b.frames = nil
+	}
+}
