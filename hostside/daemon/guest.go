@@ -1,0 +1,164 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/vmbridge/vmbridge/hostside/carry"
+	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/hostside/forward"
+	"github.com/vmbridge/vmbridge/vmbridge/link"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
+	"github.com/vmbridge/vmbridge/vmbridge/wire"
+)
+
+// linkGrace is how long forwards outlive their session: an agent that restarts
+// is back within it, and a host port must be free again 2 s after a guest died.
+const linkGrace = time.Second
+
+// guest is one link and what the daemon knows of the guest behind it. It is
+// the Handler of the link's sessions.
+type guest struct {
+	name    string
+	url     string
+	engine  *forward.Engine
+	carrier *carry.Carrier
+	log     logrus.FieldLogger
+
+	mu      sync.Mutex
+	session *link.Session // nil while the link is down
+	state   link.State
+	agent   message.Agent
+	dropped int         // listeners that the agent does not report
+	grace   *time.Timer // closes the forwards of a link that is down
+}
+
+var _ link.Handler = (*guest)(nil)
+
+func newGuest(name, url string, engine *forward.Engine, log logrus.FieldLogger) *guest {
+	return &guest{
+		name: name, url: url, engine: engine,
+		carrier: carry.New(carry.Limits{}),
+		log:     log.WithField("link", name),
+		state:   link.State{Phase: link.Connecting},
+	}
+}
+
+// run keeps the link until ctx ends, then closes its forwards.
+func (g *guest) run(ctx context.Context, key []byte, conns int, dial func(context.Context) (net.Conn, error)) {
+	connector := link.Connector{
+		Config:  link.Config{Key: key, Handler: g, Log: g.log},
+		Dial:    dial,
+		Conns:   conns,
+		Changed: g.changed,
+	}
+	err := connector.Run(ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		g.log.WithError(err).Error("the link has ended")
+	}
+	g.mu.Lock()
+	if g.grace != nil {
+		g.grace.Stop()
+	}
+	g.mu.Unlock()
+	g.engine.LinkDown(g.name)
+	g.carrier.Close()
+}
+
+// changed notes and logs what the connector is at: one line per change, so a
+// guest that is not there says so once.
+func (g *guest) changed(s link.State) {
+	g.mu.Lock()
+	g.state = s
+	g.mu.Unlock()
+	switch log := g.log.WithField("url", g.url); s.Phase {
+	case link.Up:
+		log.Info("link up")
+	case link.Refused:
+		log.Warnf("link refused: %s", s.Reason)
+	case link.Down:
+		log.Warnf("link down: %s; trying again until it answers", s.Reason)
+	}
+}
+
+// Up implements link.Handler.
+func (g *guest) Up(s *link.Session) {
+	g.mu.Lock()
+	g.session = s
+	if g.grace != nil {
+		g.grace.Stop()
+	}
+	g.mu.Unlock()
+	g.carrier.SetSession(s)
+	g.engine.SetLink(g.name, g.carrier)
+}
+
+// Down implements link.Handler.
+func (g *guest) Down(s *link.Session, _ error) {
+	g.carrier.SetSession(nil)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.session = nil
+	if g.grace != nil {
+		g.grace.Stop()
+	}
+	g.grace = time.AfterFunc(linkGrace, func() {
+		g.mu.Lock()
+		back := g.session != nil
+		g.mu.Unlock()
+		if !back {
+			g.engine.LinkDown(g.name)
+		}
+	})
+}
+
+// Message implements link.Handler.
+func (g *guest) Message(_ *link.Session, m message.Message) {
+	if m.Agent != nil {
+		g.mu.Lock()
+		g.agent = *m.Agent
+		g.mu.Unlock()
+	}
+	if m.Listeners != nil {
+		g.mu.Lock()
+		g.dropped = m.Listeners.Dropped
+		g.mu.Unlock()
+		g.engine.ListenersChanged(g.name, *m.Listeners)
+	}
+}
+
+// Stream implements link.Handler: this host lets no guest open flows.
+func (g *guest) Stream(s *link.Stream) { s.Refuse(wire.CodeDenied) }
+
+// Datagrams implements link.Handler.
+func (g *guest) Datagrams(f *link.DatagramFlow) { f.Refuse(wire.CodeDenied) }
+
+// cutFlows resets everything that the link carries.
+func (g *guest) cutFlows() {
+	g.mu.Lock()
+	session := g.session
+	g.mu.Unlock()
+	if session != nil {
+		session.CutFlows()
+	}
+}
+
+// status tells what `vmbridge status` shows of the link.
+func (g *guest) status() control.Link {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return control.Link{
+		Name: g.name, URL: g.url,
+		State: string(g.state.Phase), Reason: g.state.Reason,
+		AgentVersion:     g.agent.Version,
+		Kernel:           g.agent.Kernel,
+		Detection:        control.Feature(g.agent.Detection),
+		HostReach:        control.Feature(g.agent.HostReach),
+		DroppedListeners: g.dropped,
+	}
+}
