@@ -83,17 +83,17 @@ func Run(ctx context.Context, config Config) (err error) {
 		keys:      map[string]string{},
 		changed:   make(chan struct{}),
 	}
-	var work sync.WaitGroup
-	// The host's ports are free as soon as the engine is closed; everything
-	// else ends behind it.
-	defer work.Wait()
-	defer cancel()
-	defer d.engine.Close()
 	defer func() {
 		for _, s := range d.sandboxes {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel()
+	defer d.engine.Close()
+	// The host's ports are free at once; the rest may take its time.
+	defer context.AfterFunc(ctx, d.engine.Close)()
 	for _, l := range config.Links {
 		if err := d.startLink(ctx, &work, l); err != nil {
 			return fmt.Errorf("link %s: %w", l.Name, err)

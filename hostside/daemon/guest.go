@@ -21,6 +21,11 @@ import (
 // is back within it, and a host port must be free again 2 s after a guest died.
 const linkGrace = time.Second
 
+// reportsAhead is how many reports may wait for the engine. They are applied
+// beside the connection's reader, because opening thousands of ports takes
+// longer than a flow on the same connection should wait.
+const reportsAhead = 64
+
 // guest is one link and what the daemon knows of the guest behind it. It is
 // the Handler of the link's sessions.
 type guest struct {
@@ -36,6 +41,11 @@ type guest struct {
 	agent   message.Agent
 	dropped int         // listeners that the agent does not report
 	grace   *time.Timer // closes the forwards of a link that is down
+
+	// reports is the session's, from Up to Down, and applied the goroutine that
+	// passes them on.
+	reports chan message.Listeners
+	applied sync.WaitGroup
 }
 
 var _ link.Handler = (*guest)(nil)
@@ -88,30 +98,35 @@ func (g *guest) changed(s link.State) {
 
 // Up implements link.Handler.
 func (g *guest) Up(s *link.Session) {
+	reports := make(chan message.Listeners, reportsAhead)
+	g.reports = reports
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.session = s
 	if g.grace != nil {
 		g.grace.Stop()
 	}
-	g.mu.Unlock()
 	g.carrier.SetSession(s)
 	g.engine.SetLink(g.name, g.carrier)
+	g.applied.Go(func() {
+		for l := range reports {
+			g.engine.ListenersChanged(g.name, l)
+		}
+	})
 }
 
 // Down implements link.Handler.
-func (g *guest) Down(s *link.Session, _ error) {
+func (g *guest) Down(*link.Session, error) {
 	g.carrier.SetSession(nil)
+	close(g.reports)
+	g.applied.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.session = nil
-	if g.grace != nil {
-		g.grace.Stop()
-	}
 	g.grace = time.AfterFunc(linkGrace, func() {
 		g.mu.Lock()
-		back := g.session != nil
-		g.mu.Unlock()
-		if !back {
+		defer g.mu.Unlock()
+		if g.session == nil {
 			g.engine.LinkDown(g.name)
 		}
 	})
@@ -128,7 +143,7 @@ func (g *guest) Message(_ *link.Session, m message.Message) {
 		g.mu.Lock()
 		g.dropped = m.Listeners.Dropped
 		g.mu.Unlock()
-		g.engine.ListenersChanged(g.name, *m.Listeners)
+		g.reports <- *m.Listeners
 	}
 }
 

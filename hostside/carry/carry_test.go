@@ -1,0 +1,353 @@
+package carry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/vmbridge/vmbridge/vmbridge/link"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
+	"github.com/vmbridge/vmbridge/vmbridge/wire"
+)
+
+const patience = 10 * time.Second
+
+// end is the handler of one end of the test's link. As the guest it echoes
+// every datagram, and remembers which flows it has seen.
+type end struct {
+	up chan *link.Session
+
+	mu    sync.Mutex
+	flows []*link.DatagramFlow
+	ended map[*link.DatagramFlow]wire.Code
+}
+
+func newEnd() *end {
+	return &end{up: make(chan *link.Session, 8), ended: map[*link.DatagramFlow]wire.Code{}}
+}
+
+func (e *end) Up(s *link.Session)                   { e.up <- s }
+func (*end) Down(*link.Session, error)              {}
+func (*end) Message(*link.Session, message.Message) {}
+func (*end) Stream(s *link.Stream)                  { s.Refuse(wire.CodeRefused) }
+func (e *end) Datagrams(f *link.DatagramFlow) {
+	e.mu.Lock()
+	e.flows = append(e.flows, f)
+	e.mu.Unlock()
+	var echo link.DatagramBatch
+	f.Accept(func(payloads [][]byte) {
+		for _, p := range payloads {
+			echo.Add(f, p)
+		}
+		echo.Send()
+	}, func(code wire.Code) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.ended[f] = code
+	})
+}
+
+func (e *end) counts() (opened, ended int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.flows), len(e.ended)
+}
+
+// newLink joins a host to an echoing guest, and gives both.
+func newLink(t *testing.T) (host *link.Session, guest *end) {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	path := filepath.Join(t.TempDir(), "link")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	guest = newEnd()
+	hostEnd := newEnd()
+	work.Go(func() { _ = link.NewServer(link.Config{Handler: guest, Log: log}).Serve(ctx, l) })
+	connector := link.Connector{
+		Config:  link.Config{Handler: hostEnd, Log: log},
+		Dial:    func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) },
+		Conns:   2,
+		Changed: func(link.State) {},
+	}
+	work.Go(func() { _ = connector.Run(ctx) })
+	t.Cleanup(func() { cancel(); work.Wait() })
+	select {
+	case host = <-hostEnd.up:
+		return host, guest
+	case <-time.After(patience):
+		t.Fatal("the link did not come up")
+		return nil, nil
+	}
+}
+
+// serveUDP lets a carrier serve a socket on address for the length of a test.
+func serveUDP(t *testing.T, c *Carrier, address string, keep func(netip.Addr) bool) (netip.AddrPort, *link.Stats) {
+	t.Helper()
+	addr, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenUDP("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats := new(link.Stats)
+	done := make(chan error, 1)
+	go func() { done <- c.CarryUDP(conn, netip.MustParseAddrPort("127.0.0.1:9"), keep, stats) }()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("serving ended with %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("serving did not end with its socket")
+		}
+	})
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort(), stats
+}
+
+// ask sends a datagram and waits for its echo.
+func ask(t *testing.T, conn *net.UDPConn, payload string) {
+	t.Helper()
+	if err := tryAsk(conn, payload, patience); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryAsk(conn *net.UDPConn, payload string, wait time.Duration) error {
+	if _, err := conn.Write([]byte(payload)); err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<16)
+	_ = conn.SetReadDeadline(time.Now().Add(wait))
+	n, err := conn.Read(buf)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(buf[:n], []byte(payload)) {
+		return fmt.Errorf("got %q, want %q", buf[:n], payload)
+	}
+	return nil
+}
+
+func dialUDP(t *testing.T, to netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// waitFor polls what no channel tells.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
+// E1: many clients of one socket, each gets its own replies; and the client of
+// a wildcard socket gets them from the address that it asked.
+func TestEveryReplyReachesItsClient(t *testing.T) {
+	host, _ := newLink(t)
+	c := New(Limits{})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	at, stats := serveUDP(t, c, "0.0.0.0:0", nil)
+	var clients []*net.UDPConn
+	for i := range 50 {
+		to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + i%3)}), at.Port())
+		clients = append(clients, dialUDP(t, to)) // connected: replies from elsewhere are not seen
+	}
+	for round := range 3 {
+		for i, client := range clients {
+			ask(t, client, fmt.Sprintf("client %d, round %d", i, round))
+		}
+	}
+	if flows := stats.Flows.Load(); flows != 50 {
+		t.Errorf("%d flows for 50 clients", flows)
+	}
+	if in, out := stats.BytesIn.Load(), stats.BytesOut.Load(); in != out || in == 0 {
+		t.Errorf("%d bytes in, %d out", in, out)
+	}
+}
+
+// E3: after the idle time the association is gone on both sides, and the same
+// client works again.
+func TestIdleAssociationsEndAndComeBack(t *testing.T) {
+	host, guest := newLink(t)
+	c := New(Limits{Idle: 50 * time.Millisecond})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
+	client := dialUDP(t, at)
+	ask(t, client, "one")
+	waitFor(t, "the end of the idle association", func() bool { _, ended := guest.counts(); return ended == 1 })
+	guest.mu.Lock()
+	code := guest.ended[guest.flows[0]]
+	guest.mu.Unlock()
+	if code != wire.CodeIdle {
+		t.Errorf("it ended with %s", code)
+	}
+	if n := stats.Flows.Load(); n != 0 {
+		t.Errorf("%d flows are left", n)
+	}
+	ask(t, client, "two")
+	if opened, _ := guest.counts(); opened != 2 {
+		t.Errorf("%d flows were opened", opened)
+	}
+}
+
+// E3: at the limit the least recently used association goes, and not the one
+// that is in use.
+func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
+	host, guest := newLink(t)
+	c := New(Limits{Associations: 3})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
+	clients := make([]*net.UDPConn, 4)
+	for i := range clients {
+		clients[i] = dialUDP(t, at)
+	}
+	for _, i := range []int{0, 1, 2, 0, 3} {
+		ask(t, clients[i], fmt.Sprintf("client %d", i))
+	}
+	waitFor(t, "an eviction", func() bool { _, ended := guest.counts(); return ended == 1 })
+	guest.mu.Lock()
+	_, evicted := guest.ended[guest.flows[1]]
+	guest.mu.Unlock()
+	if !evicted {
+		t.Error("another than client 1 had to go")
+	}
+	if n := stats.Flows.Load(); n != 3 {
+		t.Errorf("%d flows, the limit is 3", n)
+	}
+	ask(t, clients[1], "client 1 again")
+}
+
+// A flood of clients must neither grow the table nor stop the service.
+func TestManyClientsStayWithinTheLimit(t *testing.T) {
+	host, _ := newLink(t)
+	c := New(Limits{Associations: 100})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
+	for i := range 1000 {
+		client, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tryAsk(client, fmt.Sprint(i), patience); err != nil {
+			t.Fatalf("client %d: %v", i, err)
+		}
+		_ = client.Close()
+	}
+	if n := stats.Flows.Load(); n != 100 {
+		t.Errorf("%d flows, the limit is 100", n)
+	}
+}
+
+// E4: a client that is gone when its reply comes ends nothing.
+func TestRefusedRepliesEndNothing(t *testing.T) {
+	host, guest := newLink(t)
+	c := New(Limits{})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	at, _ := serveUDP(t, c, "127.0.0.1:0", nil)
+	for range 100 {
+		gone := dialUDP(t, at)
+		if _, err := gone.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		_ = gone.Close()
+	}
+	waitFor(t, "a flow for each", func() bool { opened, _ := guest.counts(); return opened == 100 })
+	ask(t, dialUDP(t, at), "still here")
+}
+
+func TestUnwantedPeersAreDropped(t *testing.T) {
+	host, guest := newLink(t)
+	c := New(Limits{})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	at, _ := serveUDP(t, c, "127.0.0.1:0", func(netip.Addr) bool { return false })
+	if err := tryAsk(dialUDP(t, at), "x", 50*time.Millisecond); err == nil {
+		t.Error("an unwanted peer got an answer")
+	}
+	if opened, _ := guest.counts(); opened != 0 {
+		t.Errorf("%d flows for an unwanted peer", opened)
+	}
+}
+
+// The socket of a forward outlives the session: what comes in between is
+// dropped and counted, and the same client works on the next session.
+func TestANewSessionTakesOver(t *testing.T) {
+	first, _ := newLink(t)
+	second, _ := newLink(t)
+	c := New(Limits{})
+	t.Cleanup(c.Close)
+	c.SetSession(first)
+	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
+	client := dialUDP(t, at)
+	ask(t, client, "first")
+	first.Close(wire.CodeShutdown, "test")
+	<-first.Done()
+	c.SetSession(nil)
+	waitFor(t, "the end of the flow", func() bool { return stats.Flows.Load() == 0 })
+	if _, err := client.Write([]byte("lost")); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "a counted drop", func() bool { return stats.DroppedDatagrams.Load() == 1 })
+	c.SetSession(second)
+	ask(t, client, "second")
+}
+
+// Without a session a TCP client is reset at once, not left hanging.
+func TestTCPWithoutASessionIsReset(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	New(Limits{}).CarryTCP(accepted.(*net.TCPConn), netip.MustParseAddrPort("127.0.0.1:9"), new(link.Stats))
+	_ = client.SetReadDeadline(time.Now().Add(patience))
+	if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("read: %v, want a reset", err)
+	}
+}
