@@ -2,6 +2,7 @@ package link
 
 import (
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -18,9 +19,11 @@ type DatagramFlow struct {
 	// inbound and outbound count payload from and to the link.
 	inbound, outbound *atomic.Uint64
 
-	receive func(payloads [][]byte)
-	ended   func(wire.Code)
+	receive func(payloads [][]byte) // used by the connection's reader alone
 	closed  atomic.Bool
+
+	mu    sync.Mutex
+	ended func(wire.Code) // nil once it was called
 }
 
 // Source is the client's address, as the opening side saw it.
@@ -32,7 +35,16 @@ func (f *DatagramFlow) Destination() netip.AddrPort { return f.destination }
 // Accept answers a flow that the peer opened. See Session.OpenDatagrams for the
 // two functions.
 func (f *DatagramFlow) Accept(receive func(payloads [][]byte), ended func(wire.Code)) {
-	f.receive, f.ended = receive, ended
+	f.receive = receive
+	f.mu.Lock()
+	over := f.closed.Load()
+	if !over {
+		f.ended = ended
+	}
+	f.mu.Unlock()
+	if over {
+		ended(wire.CodeShutdown)
+	}
 }
 
 // Refuse answers a flow that the peer opened and that cannot be served.
@@ -57,6 +69,7 @@ func (f *DatagramFlow) end() bool {
 	return true
 }
 
+// cut implements flow.
 func (f *DatagramFlow) cut(notify bool) {
 	if !f.end() {
 		return
@@ -64,14 +77,23 @@ func (f *DatagramFlow) cut(notify bool) {
 	if notify {
 		f.conn.out.post(wire.AppendCode(nil, wire.TypeReset, f.id, wire.CodeShutdown))
 	}
-	if f.ended != nil {
-		f.ended(wire.CodeShutdown)
+	f.tellEnded(wire.CodeShutdown)
+}
+
+// peerEnded is called by the reader.
+func (f *DatagramFlow) peerEnded(code wire.Code) {
+	if f.end() {
+		f.tellEnded(code)
 	}
 }
 
-func (f *DatagramFlow) peerEnded(code wire.Code) {
-	if f.end() && f.ended != nil {
-		f.ended(code)
+func (f *DatagramFlow) tellEnded(code wire.Code) {
+	f.mu.Lock()
+	ended := f.ended
+	f.ended = nil
+	f.mu.Unlock()
+	if ended != nil {
+		ended(code)
 	}
 }
 

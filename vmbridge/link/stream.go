@@ -150,9 +150,12 @@ func (s *Stream) pump() {
 		s.mu.Unlock()
 		return
 	}
-	if !errors.Is(err, io.EOF) || s.writeDead {
+	if s.writeDead && errors.Is(err, io.EOF) {
 		// A socket that failed for writing was reset, even when reading ends
 		// like an orderly end of data: the write took the error away.
+		err = syscall.ECONNRESET
+	}
+	if !errors.Is(err, io.EOF) {
 		s.mu.Unlock()
 		s.reset(codeOf(err))
 		return
@@ -170,11 +173,26 @@ func (s *Stream) pump() {
 	}
 	// The peer of the socket may still reset it, which no read reports any
 	// more: wait for the kernel to tell.
-	_ = s.raw.Read(func(fd uintptr) bool {
+	err = s.waitRead(func(fd uintptr) bool {
 		s.readiness.err = pendingError(fd)
 		return s.readiness.err != nil
 	})
-	s.reset(wire.CodeConnectionReset)
+	if err == nil {
+		err = s.readiness.err
+	}
+	s.reset(codeOf(err))
+}
+
+// waitRead calls ready when the socket may be readable, until it reports true.
+func (s *Stream) waitRead(ready func(fd uintptr) bool) error {
+	for {
+		err := s.raw.Read(ready)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		// addCredit woke us, or an earlier call that needed it no more.
+		_ = s.socket.SetReadDeadline(time.Time{})
+	}
 }
 
 // pumpData returns why there is no more data: io.EOF or an error.
@@ -234,17 +252,8 @@ func (s *Stream) read() {
 		s.readBlocking()
 		return
 	}
-	for {
-		err := s.raw.Read(s.readiness.call)
-		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-			// addCredit woke us.
-			_ = s.socket.SetReadDeadline(time.Time{})
-			continue
-		}
-		if err != nil {
-			s.readiness.err = err
-		}
-		return
+	if err := s.waitRead(s.readiness.call); err != nil {
+		s.readiness.err = err
 	}
 }
 
