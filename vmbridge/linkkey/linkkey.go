@@ -47,9 +47,13 @@ func Parse(text string) (Key, error) {
 		}
 		return r
 	}, text)
+	if len(digits) != 2*Size {
+		return Key{}, fmt.Errorf("%w: it has %d characters, want %d hexadecimal digits", ErrInvalid, len(digits), 2*Size)
+	}
 	raw, err := hex.DecodeString(digits)
-	if err != nil || len(raw) != Size {
-		return Key{}, fmt.Errorf("%w: want %d hexadecimal digits, found %d characters", ErrInvalid, 2*Size, len(digits))
+	if err != nil {
+		// The error of hex would show a part of the key.
+		return Key{}, fmt.Errorf("%w: not all characters are hexadecimal digits", ErrInvalid)
 	}
 	return Key(raw), nil
 }

@@ -19,4 +19,6 @@ func checkMode(f *os.File) error {
 	return nil
 }
 
+// publish gives the file its name unless that is taken: a link, unlike a
+// rename, does not replace.
 func publish(from, to string) error { return os.Link(from, to) }

@@ -1,0 +1,171 @@
+package transport_test
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/vmbridge/vmbridge/vmbridge/transport"
+)
+
+func TestParse(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the paths are those of Unix")
+	}
+	long := "/" + strings.Repeat("x", transport.MaxSocketPath())
+	for _, tc := range []struct {
+		url     string
+		problem string // part of the error, or empty
+		is      error
+	}{
+		{"unix:///run/vmbridge.sock", "", nil},
+		{"unix:///run/with space/100%/a?b#c", "", nil},
+		{"unix://" + long[:transport.MaxSocketPath()], "", nil},
+		{"unix://" + long, "choose a shorter one", transport.ErrInvalid},
+		{"unix://relative/path", "must be absolute", transport.ErrInvalid},
+		{"unix:/run/x", "must be absolute", transport.ErrInvalid},
+		{"unix:///run/", "names a directory", transport.ErrInvalid},
+		{"unix://", "must be absolute", transport.ErrInvalid},
+		{"unix:///a\x00b", "control character", transport.ErrInvalid},
+		{"vsock://3:732", "", nil},
+		{"vsock://:732", "", nil},
+		{"vsock://4294967294:4294967294", "", nil},
+		{"vsock://4294967295:1", "context ID", transport.ErrInvalid},
+		{"vsock://3", "no port", transport.ErrInvalid},
+		{"vsock://3:", `the port ""`, transport.ErrInvalid},
+		{"vsock://3:99999999999", "the port", transport.ErrInvalid},
+		{"vsock://web:732", `context ID "web"`, transport.ErrInvalid},
+		{"vsock:3:732", "write vsock://CID:PORT", transport.ErrInvalid},
+		{"tcp://127.0.0.1:732", "", nil},
+		{"tcp://[::1]:732", "", nil},
+		{"tcp://[fe80::1%eth0]:732", "", nil},
+		{"tcp://vm.local:732", "", nil},
+		{"tcp://vm.local", "missing port", transport.ErrInvalid},
+		{"tcp://:732", "no host", transport.ErrInvalid},
+		{"tcp://::1:732", "too many colons", transport.ErrInvalid},
+		{"tcp://vm:65536", "not a number from 0 to 65535", transport.ErrInvalid},
+		{"tcp://vm:http", `the port "http"`, transport.ErrInvalid},
+		{"tcp://vm:732/path", "the port", transport.ErrInvalid},
+		{"tcp://a/b:732", "not a host", transport.ErrInvalid},
+		{"tcp:vm:732", "write tcp://HOST:PORT", transport.ErrInvalid},
+		{"exec:ssh vm 'vmbridge-guest serve --stdio'", "", nil},
+		{"exec:", "no command", transport.ErrInvalid},
+		{"exec:  ", "no command", transport.ErrInvalid},
+		{"stdio:", "", nil},
+		{"stdio:x", "nothing may follow", transport.ErrInvalid},
+		{"sandbox:", "", nil},
+		{"sandbox:x", "nothing may follow", transport.ErrInvalid},
+		{"hybrid:///run/fc.sock?port=732", "hybrid is not supported", transport.ErrUnsupported},
+		{"hyperv://x:732", "hyperv is not supported", transport.ErrUnsupported},
+		{"docker://", "docker is not supported", transport.ErrUnsupported},
+		{"vhost-user:///x?cid=3", "vhost-user is not supported", transport.ErrUnsupported},
+		{"", "no scheme", transport.ErrInvalid},
+		{"/run/vmbridge.sock", "no scheme", transport.ErrInvalid},
+		{"http://vm", `unknown scheme "http"`, transport.ErrInvalid},
+		{"UNIX:///x", `unknown scheme "UNIX"`, transport.ErrInvalid},
+	} {
+		e, err := transport.Parse(tc.url)
+		if tc.problem == "" {
+			if err != nil {
+				t.Errorf("%q: %v", tc.url, err)
+			} else if e.String() != tc.url {
+				t.Errorf("%q: String gives %q", tc.url, e)
+			}
+			continue
+		}
+		switch {
+		case err == nil:
+			t.Errorf("%q: no error, want %q", tc.url, tc.problem)
+		case !strings.Contains(err.Error(), tc.problem) || !errors.Is(err, tc.is):
+			t.Errorf("%q: %v; want %q", tc.url, err, tc.problem)
+		case strings.ContainsAny(err.Error(), "\n\x00"):
+			t.Errorf("%q: the error is not one line: %q", tc.url, err)
+		}
+	}
+}
+
+func TestEnds(t *testing.T) {
+	for _, tc := range []struct {
+		url          string
+		dial, listen string // part of the error, or empty
+	}{
+		{"vsock://:732", "write vsock://CID:732", ""},
+		{"vsock://2:732", "is the host", ""},
+		{"vsock://0:732", "is the host", ""},
+		{"vsock://3:0", "names no port", ""},
+		{"tcp://127.0.0.1:0", "names no port", ""},
+		{"tcp://127.0.0.1:1", "", ""},
+		{"stdio:", "is for the agent", ""},
+		{"exec:true", "", "can only be dialled"},
+		{"sandbox:", "no transport", "no transport"},
+	} {
+		e := mustParse(tc.url)
+		for _, c := range []struct {
+			what, want string
+			err        error
+		}{{"CanDial", tc.dial, e.CanDial()}, {"CanListen", tc.listen, e.CanListen()}} {
+			if c.want == "" && c.err != nil || c.want != "" && (!errors.Is(c.err, transport.ErrWrongEnd) || !strings.Contains(c.err.Error(), c.want)) {
+				t.Errorf("%s.%s: %v; want %q", tc.url, c.what, c.err, c.want)
+			}
+		}
+	}
+	var none transport.Endpoint
+	if _, err := none.Dial(testContext(t), transport.DialOptions{}); !errors.Is(err, transport.ErrInvalid) {
+		t.Errorf("dialling no endpoint: %v", err)
+	}
+}
+
+func TestEndpointProperties(t *testing.T) {
+	for _, tc := range []struct {
+		url      string
+		one, key bool
+		warning  bool
+	}{
+		{"unix:///x", false, true, false},
+		{"vsock://3:732", false, true, false},
+		{"tcp://127.0.0.1:732", false, true, false},
+		{"tcp://[::1]:732", false, true, false},
+		{"tcp://localhost:732", false, true, false},
+		{"tcp://192.0.2.1:732", false, true, true},
+		{"tcp://vm:732", false, true, true},
+		{"exec:cat", true, false, false},
+		{"stdio:", true, false, false},
+	} {
+		e := mustParse(tc.url)
+		if one := e.MaxConns() == 1; one != tc.one && runtime.NumCPU() > 1 {
+			t.Errorf("%s: MaxConns %d", tc.url, e.MaxConns())
+		}
+		if e.NeedsKey() != tc.key {
+			t.Errorf("%s: NeedsKey %v", tc.url, e.NeedsKey())
+		}
+		if (e.Warning() != "") != tc.warning {
+			t.Errorf("%s: Warning %q", tc.url, e.Warning())
+		}
+	}
+}
+
+// FuzzParse checks that a URL that is accepted is given back, and that an
+// error is one line.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{
+		"unix:///run/x", "unix://x", "vsock://3:732", "vsock://:1", "vsock://2:", "tcp://[::1]:1", "tcp://a:0", "tcp://[a]:b:1",
+		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://", ":", "", "unix:///\xff", "tcp://a b:1",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		e, err := transport.Parse(s)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\r\x1b\x00") {
+				t.Errorf("the error for %q is not one line: %q", s, err)
+			}
+			return
+		}
+		again, err := transport.Parse(e.String())
+		if err != nil || again != e {
+			t.Errorf("%q became %q, which is read as %q, %v", s, e, again, err)
+		}
+		_, _, _ = e.Warning(), e.CanDial(), e.CanListen()
+	})
+}
