@@ -1,0 +1,15 @@
+package control
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func peerUID(fd int) (int, error) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return 0, os.NewSyscallError("getsockopt LOCAL_PEERCRED", err)
+	}
+	return int(cred.Uid), nil
+}

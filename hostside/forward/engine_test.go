@@ -1,0 +1,435 @@
+package forward
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/vmbridge/vmbridge/hostside/bind"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
+)
+
+func twin(c *Config) { c.Policy.LocalhostTwin = true }
+
+func local(c *Config) { c.Policy.Exposure = Loopback }
+
+// TestSettle plays scenes on a pretended host and looks at what is open and what
+// is listed at their end.
+func TestSettle(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config func(*Config)
+		play   func(r *rig)
+		open   []string
+		listed []string
+	}{
+		{name: "scope is mirrored, families are kept (A1)",
+			play: func(r *rig) {
+				r.add("a", "tcp 127.0.0.1:1", "tcp 0.0.0.0:2", "tcp [::1]:3", "tcp [::]:4", "tcp [::]:5 dual", "udp [::]:6 dual", "tcp 127.0.0.2:7")
+			},
+			open: []string{"tcp 0.0.0.0:2 -> a 127.0.0.1:2", "tcp 0.0.0.0:5 -> a 127.0.0.1:5", "tcp 127.0.0.1:1 -> a 127.0.0.1:1",
+				"tcp 127.0.0.2:7 -> a 127.0.0.2:7", "tcp [::1]:3 -> a [::1]:3", "tcp [::]:4 -> a [::1]:4", "tcp [::]:5 -> a [::1]:5",
+				"udp 0.0.0.0:6 -> a 127.0.0.1:6", "udp [::]:6 -> a [::1]:6"},
+			listed: []string{"a tcp 127.0.0.1:1 open [127.0.0.1 open]", "a tcp 0.0.0.0:2 open [0.0.0.0 open]", "a tcp [::1]:3 open [::1 open]",
+				"a tcp [::]:4 open [:: open]", "a tcp [::]:5 (dual-stack) open [0.0.0.0 open :: open]",
+				"a udp [::]:6 (dual-stack) open [0.0.0.0 open :: open]", "a tcp 127.0.0.2:7 open [127.0.0.2 open]"}},
+		{name: "exposure loopback", config: local,
+			play: func(r *rig) { r.add("a", "tcp 0.0.0.0:1", "tcp [::]:2 dual", "tcp 10.0.0.5:3") },
+			open: []string{"tcp 127.0.0.1:1 -> a 127.0.0.1:1", "tcp 127.0.0.1:2 -> a 127.0.0.1:2", "tcp [::1]:2 -> a [::1]:2"},
+			listed: []string{"a tcp 0.0.0.0:1 open [127.0.0.1 open]", "a tcp [::]:2 (dual-stack) open [127.0.0.1 open ::1 open]",
+				"a tcp 10.0.0.5:3 ignored []"}},
+		{name: "an address that only the VM has",
+			play: func(r *rig) {
+				r.host.broken["tcp 10.0.0.5:1"] = bind.ErrNoAddress
+				r.add("a", "tcp 10.0.0.5:1")
+			},
+			open: []string{}, listed: []string{"a tcp 10.0.0.5:1 ignored [10.0.0.5 ignored]"}},
+		{name: "a host without IPv6 serves IPv4 (A8)",
+			play: func(r *rig) {
+				r.host.broken["tcp [::]:1"] = bind.ErrNoAddress
+				r.add("a", "tcp [::]:1 dual")
+			},
+			open:   []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp [::]:1 (dual-stack) open [0.0.0.0 open :: ignored]"}},
+		{name: "the scope narrows (A9)",
+			play: func(r *rig) {
+				r.add("a", "tcp 0.0.0.0:1")
+				r.ListenersChanged("a", message.Listeners{Add: []message.Listener{listener("tcp 127.0.0.1:1")},
+					Remove: []message.Key{listener("tcp 0.0.0.0:1").Key}})
+			},
+			open: []string{"tcp 127.0.0.1:1 -> a 127.0.0.1:1"}, listed: []string{"a tcp 127.0.0.1:1 open [127.0.0.1 open]"}},
+		{name: "a wildcard covers the specific address of its link",
+			play:   func(r *rig) { r.add("a", "tcp 127.0.0.1:1"); r.add("a", "tcp 0.0.0.0:1") },
+			open:   []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]", "a tcp 127.0.0.1:1 open [127.0.0.1 open]"}},
+		{name: "and leaves it when it goes (C2)",
+			play: func(r *rig) {
+				r.add("a", "tcp 0.0.0.0:1", "tcp 127.0.0.1:1")
+				r.remove("a", "tcp 0.0.0.0:1")
+			},
+			open: []string{"tcp 127.0.0.1:1 -> a 127.0.0.1:1"}, listed: []string{"a tcp 127.0.0.1:1 open [127.0.0.1 open]"}},
+		{name: "a wildcard that fails leaves the specific open",
+			play: func(r *rig) {
+				r.host.foreign["tcp 10.0.0.9:1"] = true
+				r.add("a", "tcp 127.0.0.1:1")
+				r.add("a", "tcp 0.0.0.0:1")
+			},
+			open:   []string{"tcp 127.0.0.1:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 conflict [0.0.0.0 conflict]", "a tcp 127.0.0.1:1 open [127.0.0.1 open]"}},
+		{name: "conflicts are per protocol and family (B3)",
+			play: func(r *rig) {
+				r.host.foreign["tcp 0.0.0.0:1"] = true
+				r.add("a", "tcp [::]:1 dual", "udp 0.0.0.0:1")
+			},
+			open:   []string{"tcp [::]:1 -> a [::1]:1", "udp 0.0.0.0:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp [::]:1 (dual-stack) conflict [0.0.0.0 conflict :: open]", "a udp 0.0.0.0:1 open [0.0.0.0 open]"}},
+		{name: "the first link keeps the port (B5)",
+			play:   func(r *rig) { r.add("a", "tcp 0.0.0.0:1"); r.add("b", "tcp 127.0.0.1:1") },
+			open:   []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]", "b tcp 127.0.0.1:1 conflict [127.0.0.1 conflict]"}},
+		{name: "the second gets it when the first lets go (B5)",
+			play: func(r *rig) {
+				r.add("a", "tcp 0.0.0.0:1")
+				r.add("b", "tcp 127.0.0.1:1")
+				r.remove("a", "tcp 0.0.0.0:1")
+			},
+			open: []string{"tcp 127.0.0.1:1 -> b 127.0.0.1:1"}, listed: []string{"b tcp 127.0.0.1:1 open [127.0.0.1 open]"}},
+		{name: "or when its link is down (B5)",
+			play: func(r *rig) {
+				r.add("a", "udp 0.0.0.0:1", "tcp 0.0.0.0:1")
+				r.add("b", "udp 0.0.0.0:1", "tcp 0.0.0.0:1")
+				r.LinkDown("a")
+			},
+			open:   []string{"tcp 0.0.0.0:1 -> b 127.0.0.1:1", "udp 0.0.0.0:1 -> b 127.0.0.1:1"},
+			listed: []string{"b tcp 0.0.0.0:1 open [0.0.0.0 open]", "b udp 0.0.0.0:1 open [0.0.0.0 open]"}},
+		{name: "a link that holds the port is not pushed out by an older wish",
+			play: func(r *rig) {
+				r.host.foreign["tcp 10.0.0.9:1"] = true
+				r.add("a", "tcp 0.0.0.0:1") // conflict
+				r.add("b", "tcp 127.0.0.1:1")
+				r.host.set(func() { delete(r.host.foreign, "tcp 10.0.0.9:1") })
+			},
+			open:   []string{"tcp 127.0.0.1:1 -> b 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 conflict [0.0.0.0 conflict]", "b tcp 127.0.0.1:1 open [127.0.0.1 open]"}},
+		{name: "the twin opens ::1", config: twin,
+			play: func(r *rig) { r.add("a", "tcp 0.0.0.0:1", "tcp 127.0.0.1:2", "tcp 127.0.0.2:3") },
+			open: []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1", "tcp 127.0.0.1:2 -> a 127.0.0.1:2", "tcp 127.0.0.2:3 -> a 127.0.0.2:3",
+				"tcp [::1]:1 -> a 127.0.0.1:1", "tcp [::1]:2 -> a 127.0.0.1:2"},
+			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open ::1 open alias]", "a tcp 127.0.0.1:2 open [127.0.0.1 open ::1 open alias]",
+				"a tcp 127.0.0.2:3 open [127.0.0.2 open]"}},
+		{name: "the twin is never a conflict", config: twin,
+			play: func(r *rig) {
+				r.host.foreign["tcp [::1]:1"] = true
+				r.add("a", "tcp 0.0.0.0:1")
+			},
+			open:   []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open ::1 ignored alias]"}},
+		{name: "the twin gives way to a listener, of any link", config: twin,
+			play: func(r *rig) {
+				r.add("a", "tcp 0.0.0.0:1", "udp 0.0.0.0:1")
+				r.add("a", "tcp [::]:1")
+				r.add("b", "udp [::1]:1")
+			},
+			open: []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1", "tcp [::]:1 -> a [::1]:1",
+				"udp 0.0.0.0:1 -> a 127.0.0.1:1", "udp [::1]:1 -> b [::1]:1"},
+			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open ::1 open alias]", "a tcp [::]:1 open [:: open]",
+				"a udp 0.0.0.0:1 open [0.0.0.0 open ::1 ignored alias]", "b udp [::1]:1 open [::1 open]"}},
+		{name: "a policy applies at once",
+			play: func(r *rig) {
+				r.add("a", "tcp 0.0.0.0:1", "tcp 127.0.0.1:2")
+				p := DefaultPolicy("linux")
+				p.Exposure = Loopback
+				p.DenyPorts = []PortRule{{First: 2, Last: 2}}
+				if err := r.SetPolicy(p); err != nil {
+					panic(err)
+				}
+			},
+			open:   []string{"tcp 127.0.0.1:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 open [127.0.0.1 open]", "a tcp 127.0.0.1:2 denied []"}},
+		{name: "off (C4)",
+			play: func(r *rig) { r.add("a", "tcp 0.0.0.0:1", "udp 0.0.0.0:1"); r.Enable(false) },
+			open: []string{}, listed: []string{"a tcp 0.0.0.0:1 denied []", "a udp 0.0.0.0:1 denied []"}},
+		{name: "off and on",
+			play: func(r *rig) {
+				r.Enable(false)
+				r.add("a", "tcp 0.0.0.0:1")
+				r.Enable(true)
+			},
+			open: []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"}, listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]"}},
+		{name: "a snapshot replaces, over several messages",
+			play: func(r *rig) {
+				r.add("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+				r.ListenersChanged("a", message.Listeners{Reset: true, More: true, Add: []message.Listener{listener("tcp 0.0.0.0:2")}})
+				r.ListenersChanged("a", message.Listeners{Add: []message.Listener{listener("tcp 0.0.0.0:3")}})
+			},
+			open:   []string{"tcp 0.0.0.0:2 -> a 127.0.0.1:2", "tcp 0.0.0.0:3 -> a 127.0.0.1:3"},
+			listed: []string{"a tcp 0.0.0.0:2 open [0.0.0.0 open]", "a tcp 0.0.0.0:3 open [0.0.0.0 open]"}},
+		{name: "a new carrier takes over",
+			play: func(r *rig) {
+				r.add("a", "tcp 0.0.0.0:1", "udp 0.0.0.0:1")
+				r.SetLink("a", &fakeCarrier{"a2"})
+			},
+			open:   []string{"tcp 0.0.0.0:1 -> a2 127.0.0.1:1", "udp 0.0.0.0:1 -> a2 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]", "a udp 0.0.0.0:1 open [0.0.0.0 open]"}},
+		{name: "reports of an unknown link are void",
+			play: func(r *rig) { r.add("c", "tcp 0.0.0.0:1") },
+			open: []string{}, listed: []string{}},
+		{name: "failures are told with their error, and cure themselves",
+			play: func(r *rig) {
+				r.host.broken["tcp 0.0.0.0:1"] = bind.ErrDescriptors
+				r.host.broken["tcp 0.0.0.0:2"] = bind.ErrDescriptors
+				r.add("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+				r.host.set(func() { delete(r.host.broken, "tcp 0.0.0.0:1") })
+			},
+			open:   []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"},
+			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]", "a tcp 0.0.0.0:2 failed [0.0.0.0 failed]"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, c.config)
+				c.play(r)
+				time.Sleep(2 * time.Second) // of the test's own clock
+				equal(t, "open", r.host.routes(), c.open)
+				equal(t, "listed", states(r.Forwards()), c.listed)
+				r.LinkDown("a")
+				r.LinkDown("b")
+				if open, left := r.host.routes(), r.left(); len(open) > 0 || left != [3]int{} {
+					t.Errorf("without links there are still %v, groups, retries and sockets %v", open, left)
+				}
+			})
+		})
+	}
+}
+
+// TestConflictToldOnce: one report per conflict, with its owner; it resolves by
+// itself within 2 s; a later conflict is another one (B1, B2).
+func TestConflictToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		w := r.Watch()
+		r.host.foreign["tcp 0.0.0.0:1"] = true
+		r.host.foreign["tcp [::]:1"] = true
+		for range 2 {
+			r.host.set(func() { r.host.foreign["tcp 0.0.0.0:1"] = true })
+			r.add("a", "tcp [::]:1 dual")
+			time.Sleep(time.Minute)
+			r.host.set(func() { clear(r.host.foreign) })
+			time.Sleep(2 * time.Second)
+			r.remove("a", "tcp [::]:1 dual")
+			time.Sleep(time.Second)
+		}
+		scene := []string{"port conflict: tcp 0.0.0.0:1 is in use by nginx (pid 7)", "conflict resolved, forward open", "forward closed"}
+		equal(t, "log", r.lines(logrus.InfoLevel), slices.Concat(scene, scene))
+		r.host.set(func() {
+			if r.host.finds != 2 {
+				t.Errorf("%d scans for owners, want one per conflict", r.host.finds)
+			}
+		})
+		changes, err := w.Next(context.Background())
+		if err != nil || len(changes) != 1 || !changes[0].Gone {
+			t.Errorf("the watcher's latest news is %+v, %v", changes, err)
+		}
+	})
+}
+
+// TestYoung: a TCP forward opens at once, and is mentioned after 50 ms (A5).
+func TestYoung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		w := r.Watch()
+		r.host.foreign["tcp 0.0.0.0:2"] = true
+		r.add("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+		equal(t, "open", r.host.routes(), []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"})
+		time.Sleep(49 * time.Millisecond)
+		equal(t, "listed", states(r.Forwards()), []string{})
+		equal(t, "asked for", states(r.ForwardsOf(1)), []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]"})
+		r.remove("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+		time.Sleep(time.Second)
+		equal(t, "log", r.lines(logrus.DebugLevel), []string{})
+
+		r.add("a", "udp 0.0.0.0:3") // has lived its 50 ms in the guest
+		time.Sleep(reportEvery)
+		equal(t, "listed", states(r.Forwards()), []string{"a udp 0.0.0.0:3 open [0.0.0.0 open]"})
+		changes, err := w.Next(context.Background())
+		if err != nil || len(changes) != 1 || changes[0].Forward.Protocol != message.UDP {
+			t.Errorf("news: %+v, %v; want that of the UDP forward alone", changes, err)
+		}
+	})
+}
+
+// TestWatch: what is there first, then changes; a listener that comes back is
+// not left behind as gone; the end is told.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.add("a", "tcp 0.0.0.0:1")
+		time.Sleep(time.Second)
+		w := r.Watch()
+		next := func() []string {
+			changes, err := w.Next(context.Background())
+			if err != nil {
+				return []string{err.Error()}
+			}
+			var out []string
+			for _, c := range changes {
+				out = append(out, fmt.Sprint(c.Forward.Key(), " ", c.Forward.State, " gone ", c.Gone))
+			}
+			slices.Sort(out)
+			return out
+		}
+		equal(t, "first", next(), []string{"tcp 0.0.0.0:1 open gone false"})
+		r.ListenersChanged("a", message.Listeners{Add: []message.Listener{listener("tcp 0.0.0.0:1"), listener("tcp 0.0.0.0:2")},
+			Remove: []message.Key{listener("tcp 0.0.0.0:1").Key}})
+		time.Sleep(time.Second)
+		equal(t, "then", next(), []string{"tcp 0.0.0.0:1 open gone false", "tcp 0.0.0.0:2 open gone false"})
+		r.Enable(false)
+		equal(t, "off", next(), []string{"tcp 0.0.0.0:1 denied gone false", "tcp 0.0.0.0:2 denied gone false"})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if changes, err := w.Next(ctx); err != context.DeadlineExceeded {
+			t.Errorf("no news: %v, %v", changes, err)
+		}
+		r.Close()
+		equal(t, "end", next(), []string{ErrWatchEnded.Error()})
+		equal(t, "late", states(r.Forwards()), []string{})
+	})
+}
+
+// TestLingering: where accepted connections hold the port, its socket stays for
+// them, resets newcomers, and serves again when the listener returns (C3, C5).
+func TestLingering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.lingers = true })
+		r.add("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+		busy := r.stats("tcp 0.0.0.0:1")
+		busy.Flows.Add(1)
+		r.remove("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+		equal(t, "busy", r.host.routes(), []string{"tcp 0.0.0.0:1 -> reset"})
+		r.add("b", "tcp 0.0.0.0:1")
+		equal(t, "back", r.host.routes(), []string{"tcp 0.0.0.0:1 -> b 127.0.0.1:1"})
+		r.remove("b", "tcp 0.0.0.0:1")
+		equal(t, "still busy", r.host.routes(), []string{"tcp 0.0.0.0:1 -> reset"})
+		busy.Flows.Add(-1)
+		time.Sleep(time.Second)
+		equal(t, "over", r.host.routes(), []string{})
+		if left := r.left(); left != [3]int{} {
+			t.Errorf("groups, retries and sockets are left: %v", left)
+		}
+	})
+}
+
+// TestLimit: a guest that floods is capped, with one message; UDP clients do not
+// crowd out listeners (A6, H2).
+func TestLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MaxListeners = 1000 })
+		for port := range 5000 {
+			l := listener(fmt.Sprintf("udp 0.0.0.0:%d", 20000+port))
+			l.Ephemeral = true
+			r.ListenersChanged("a", message.Listeners{Add: []message.Listener{l}})
+		}
+		r.log.Reset()
+		for port := range 100000 / 50 {
+			var m message.Listeners
+			for i := range 50 {
+				m.Add = append(m.Add, listener(fmt.Sprintf("tcp 127.0.%d.1:%d", i, 20000+port)))
+			}
+			r.ListenersChanged("a", m)
+		}
+		time.Sleep(time.Second)
+		if n := len(r.Forwards()); n != 1000 || len(r.host.routes()) != 1000 {
+			t.Errorf("%d listed, %d open, want 1000", n, len(r.host.routes()))
+		}
+		// 1000 in one line; the limit was told with the UDP clients.
+		equal(t, "log", r.lines(logrus.DebugLevel), []string{"forward open"})
+	})
+}
+
+// TestSocketLimit: what is beyond the descriptors says so, and opens when there
+// is room.
+func TestSocketLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MaxSockets = 1 })
+		r.add("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+		time.Sleep(time.Second)
+		list := r.Forwards()
+		equal(t, "listed", states(list), []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]", "a tcp 0.0.0.0:2 failed [0.0.0.0 failed]"})
+		if !strings.HasPrefix(list[1].Reason, "too many open sockets: the limit is 1 ") {
+			t.Errorf("reason %q", list[1].Reason)
+		}
+		r.remove("a", "tcp 0.0.0.0:1")
+		time.Sleep(time.Second)
+		equal(t, "open", r.host.routes(), []string{"tcp 0.0.0.0:2 -> a 127.0.0.1:2"})
+	})
+}
+
+// TestPrompt: where the first wildcard bind raises a firewall's question, it is
+// announced, once.
+func TestPrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.prompts = true })
+		r.add("a", "tcp 127.0.0.1:1")
+		if lines := r.lines(logrus.DebugLevel); len(lines) != 0 {
+			t.Errorf("log: %v", lines)
+		}
+		r.add("a", "tcp 0.0.0.0:2", "tcp 0.0.0.0:3")
+		if lines := r.lines(logrus.DebugLevel); len(lines) != 1 || !strings.Contains(lines[0], "firewall") {
+			t.Errorf("log: %v", lines)
+		}
+	})
+}
+
+// TestManyConflicts: thousands of them are retried within 2 s, each about once.
+func TestManyConflicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 5000
+		r := newRig(t, nil)
+		var m message.Listeners
+		for port := range n {
+			s := fmt.Sprintf("tcp 0.0.0.0:%d", 20000+port)
+			r.host.foreign[s] = true
+			m.Add = append(m.Add, listener(s))
+		}
+		// The pretended host is slow to compare with each: look up instead.
+		r.Engine.cfg.open = func(s slot, rt *route) (hostSocket, error) {
+			r.host.mu.Lock()
+			taken := r.host.foreign[s.String()]
+			r.host.opens++
+			r.host.mu.Unlock()
+			if taken {
+				return nil, &bind.Error{Kind: bind.ErrInUse, At: s.at}
+			}
+			return &fakeSocket{host: r.host, slot: s, route: rt}, nil
+		}
+		r.ListenersChanged("a", m)
+		time.Sleep(4 * time.Second)
+		tries := 0
+		r.host.set(func() { tries -= r.host.opens })
+		time.Sleep(15 * time.Second)
+		r.host.set(func() { tries += r.host.opens })
+		if tries > 11*n {
+			t.Errorf("%d tries in 15 s for %d conflicts", tries, n)
+		}
+		r.host.set(func() { clear(r.host.foreign) })
+		time.Sleep(2 * time.Second)
+		for _, f := range r.Forwards() {
+			if f.State != Open {
+				t.Fatalf("%v is %s after 2 s", f.Key(), f.State)
+			}
+		}
+		r.host.set(func() {
+			if r.host.finds > 2 {
+				t.Errorf("%d scans for owners", r.host.finds)
+			}
+		})
+		if lines := r.lines(logrus.InfoLevel); len(lines) > 20 {
+			t.Errorf("%d lines in the log:\n%s", len(lines), strings.Join(lines, "\n"))
+		}
+	})
+}

@@ -1,0 +1,170 @@
+package forward
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vmbridge/vmbridge/vmbridge/link"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
+)
+
+// State says how a forward, or one of its host addresses, stands.
+type State string
+
+// The states of a forward.
+const (
+	Open     State = "open"
+	Conflict State = "conflict" // somebody else has the port; retried until it is free
+	Denied   State = "denied"   // a rule forbids it
+	Ignored  State = "ignored"  // a rule or the nature of the address leaves it out
+	Failed   State = "failed"   // the host refused it; retried
+)
+
+// Forward is a guest's listener and what became of it, in the form of
+// `ports --json`.
+type Forward struct {
+	Protocol message.Protocol `json:"protocol"`
+	Guest    Guest            `json:"guest"`
+	Host     []Host           `json:"host"`
+	State    State            `json:"state"`
+	Reason   string           `json:"reason"`
+	Owner    message.Owner    `json:"owner"`
+	Link     string           `json:"link"`
+	Flows    int64            `json:"flows"`
+	BytesIn  uint64           `json:"bytes_in"`
+	BytesOut uint64           `json:"bytes_out"`
+	// DroppedDatagrams found the link's queue full.
+	DroppedDatagrams uint64    `json:"dropped_datagrams,omitempty"`
+	Since            time.Time `json:"since"`
+}
+
+// Guest is where the guest listens.
+type Guest struct {
+	Address   netip.Addr `json:"address"`
+	Port      uint16     `json:"port"`
+	DualStack bool       `json:"dual_stack,omitempty"`
+}
+
+// Host is one address on the host. An alias (localhost_twin) never makes a
+// conflict and does not count for the state of the forward.
+type Host struct {
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port"`
+	State   State      `json:"state"`
+	Reason  string     `json:"reason"`
+	Alias   bool       `json:"alias,omitempty"`
+}
+
+// Key names the listener within its link.
+func (f Forward) Key() message.Key {
+	return message.Key{Protocol: f.Protocol, Address: f.Guest.Address, Port: f.Guest.Port, DualStack: f.Guest.DualStack}
+}
+
+// mentionAfter is the age from which a TCP forward is mentioned. A program that
+// only looks for a free port is done with it sooner. UDP listeners have lived as
+// long before they are reported.
+const mentionAfter = 50 * time.Millisecond
+
+// forward is one listener of one link.
+type forward struct {
+	link     *linkState
+	listener message.Listener
+	seen     time.Time
+	seq      uint64 // order of appearance, over all links
+	stats    link.Stats
+	plan     plan
+	claims   []*claim
+	gone     bool
+	told     told // what has been mentioned
+}
+
+// told is the mentioned state of a forward; zero when it has not been mentioned.
+type told struct {
+	state  State
+	reason string
+}
+
+// claim is one host address that a forward wants.
+type claim struct {
+	bindWish
+	fwd    *forward
+	state  State
+	reason string
+	// conflict is set while another process has the port.
+	conflict *conflict
+}
+
+// conflict is one period in which another process had the port. It is named
+// once, when its owner is known.
+type conflict struct {
+	at    netip.AddrPort // where the owner is in the way
+	named bool
+}
+
+// state folds the host addresses into one state, the one that a user should
+// look at first.
+func (f *forward) state() (State, string) {
+	if len(f.claims) == 0 {
+		return f.plan.state, f.plan.reason
+	}
+	for _, s := range []State{Conflict, Failed, Open, Ignored} {
+		for _, c := range f.claims {
+			if c.state == s && !c.alias {
+				return s, c.reason
+			}
+		}
+	}
+	return Failed, "not opened yet"
+}
+
+// pending says that the owner of a conflicting port is still being looked up.
+func (f *forward) pending() bool {
+	for _, c := range f.claims {
+		if c.conflict != nil && !c.conflict.named {
+			return true
+		}
+	}
+	return false
+}
+
+// mentionAt is when the forward may be mentioned.
+func (f *forward) mentionAt() time.Time {
+	if f.listener.Protocol == message.UDP {
+		return f.seen
+	}
+	return f.seen.Add(mentionAfter)
+}
+
+func (f *forward) snapshot() Forward {
+	k := f.listener.Key
+	out := Forward{
+		Protocol:         k.Protocol,
+		Guest:            Guest{Address: k.Address, Port: k.Port, DualStack: k.DualStack},
+		Host:             make([]Host, 0, len(f.claims)),
+		Owner:            f.listener.Owner,
+		Link:             f.link.name,
+		Flows:            f.stats.Flows.Load(),
+		BytesIn:          f.stats.BytesIn.Load(),
+		BytesOut:         f.stats.BytesOut.Load(),
+		DroppedDatagrams: f.stats.DroppedDatagrams.Load(),
+		Since:            f.seen,
+	}
+	out.State, out.Reason = f.state()
+	for _, c := range f.claims {
+		out.Host = append(out.Host, Host{Address: c.host, Port: k.Port, State: c.state, Reason: c.reason, Alias: c.alias})
+	}
+	return out
+}
+
+// sortForwards orders a listing: by port, then protocol, address and link.
+func sortForwards(list []Forward) {
+	slices.SortFunc(list, func(a, b Forward) int {
+		return cmp.Or(
+			cmp.Compare(a.Guest.Port, b.Guest.Port),
+			cmp.Compare(a.Protocol, b.Protocol),
+			a.Guest.Address.Compare(b.Guest.Address),
+			cmp.Compare(a.Link, b.Link))
+	})
+}

@@ -1,0 +1,123 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/vmbridge/vmbridge/vmbridge/message"
+)
+
+// Exposure says how far forwards reach.
+type Exposure string
+
+// Mirror opens the addresses that the guest bound; Loopback narrows them to the
+// host's loopback.
+const (
+	Mirror   Exposure = "mirror"
+	Loopback Exposure = "loopback"
+)
+
+// Policy decides what becomes of a listener. The guest has no say in it.
+type Policy struct {
+	Exposure Exposure
+	// LocalhostTwin also opens ::1, when it is free, for a listener on the IPv4
+	// loopback or wildcard: where `localhost` means ::1 first.
+	LocalhostTwin bool
+	DenyPorts     []PortRule // before everything else
+	ForwardPorts  []PortRule // despite the rules that follow, and ephemeral UDP ports
+	IgnorePorts   []PortRule
+	// IgnoreProcesses are patterns (path.Match) of process names outside
+	// containers: services of the VM itself.
+	IgnoreProcesses []string
+}
+
+// DefaultPolicy is what a user gets who sets nothing, by operating system.
+//
+// The ports are those of services that belong to the machine they run on:
+// forwarding 68/udp takes the host's DHCP client down, 53 its resolver.
+func DefaultPolicy(goos string) Policy {
+	p := Policy{
+		Exposure:      Mirror,
+		LocalhostTwin: goos == "darwin" || goos == "windows",
+		IgnorePorts:   []PortRule{{message.TCP, 22, 22}},
+		// Not among them: docker-proxy, which stands for a container, and systemd
+		// itself, which holds the sockets of services that it activates.
+		IgnoreProcesses: []string{"dockerd", "containerd", "kubelet", "sshd", "sshd-session",
+			"systemd-*", "chronyd", "rpcbind", "dnsmasq"},
+	}
+	for _, port := range []uint16{53, 67, 68, 111, 123, 323, 546, 547, 5353, 5355} {
+		p.IgnorePorts = append(p.IgnorePorts, PortRule{First: port, Last: port})
+	}
+	return p
+}
+
+// Validate finds what New and SetPolicy would otherwise take as it is.
+func (p Policy) Validate() error {
+	if p.Exposure != Mirror && p.Exposure != Loopback {
+		return fmt.Errorf("exposure %q: want %q or %q", p.Exposure, Mirror, Loopback)
+	}
+	for _, pattern := range p.IgnoreProcesses {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return fmt.Errorf("process pattern %q: %w", pattern, err)
+		}
+	}
+	return nil
+}
+
+// PortRule matches ports First to Last of a protocol, or of both when it is
+// empty.
+type PortRule struct {
+	Protocol    message.Protocol
+	First, Last uint16
+}
+
+// ErrPortRule is wrapped by every error of ParsePortRule.
+var ErrPortRule = errors.New(`want PORT, PORT-PORT, with /tcp or /udp after it for one protocol`)
+
+// ParsePortRule reads "53", "22/tcp" or "8000-8100/udp".
+func ParsePortRule(s string) (PortRule, error) {
+	ports, protocol, one := strings.Cut(s, "/")
+	r := PortRule{Protocol: message.Protocol(protocol)}
+	if one && r.Protocol != message.TCP && r.Protocol != message.UDP {
+		return PortRule{}, fmt.Errorf("port rule %q: %w", s, ErrPortRule)
+	}
+	first, last, isRange := strings.Cut(ports, "-")
+	if !isRange {
+		last = first
+	}
+	a, err := strconv.ParseUint(first, 10, 16)
+	b, err2 := strconv.ParseUint(last, 10, 16)
+	if err != nil || err2 != nil || a == 0 || a > b {
+		return PortRule{}, fmt.Errorf("port rule %q: %w", s, ErrPortRule)
+	}
+	r.First, r.Last = uint16(a), uint16(b)
+	return r, nil
+}
+
+// String is the form that ParsePortRule reads.
+func (r PortRule) String() string {
+	s := strconv.Itoa(int(r.First))
+	if r.Last != r.First {
+		s += "-" + strconv.Itoa(int(r.Last))
+	}
+	if r.Protocol != "" {
+		s += "/" + string(r.Protocol)
+	}
+	return s
+}
+
+func (r PortRule) matches(k message.Key) bool {
+	return r.First <= k.Port && k.Port <= r.Last && (r.Protocol == "" || r.Protocol == k.Protocol)
+}
+
+func firstMatch(rules []PortRule, k message.Key) (PortRule, bool) {
+	for _, r := range rules {
+		if r.matches(k) {
+			return r, true
+		}
+	}
+	return PortRule{}, false
+}
