@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vmbridge/vmbridge/cmd/internal/program"
+	"github.com/vmbridge/vmbridge/guestside/agent"
+	"github.com/vmbridge/vmbridge/vmbridge/transport"
+)
+
+// version is set by the linker: -X main.version=...
+var version string
+
+const (
+	// 732 is privileged, so that no ordinary process in the guest takes it first.
+	defaultListen = "vsock://:732"
+	defaultKey    = "/etc/vmbridge/link.key"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "vmbridge-guest",
+		Short: "The agent of vmbridge: shares what listens in this guest with the host",
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.AddCommand(serveCommand(), &cobra.Command{
+		Use:   "version",
+		Short: "Tell the version of this program",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintln(cmd.OutOrStdout(), program.VersionLine("vmbridge-guest", program.Version(version)))
+			return nil
+		},
+	})
+	return program.Run(root, stderr, func(error) int { return 0 })
+}
+
+// serveFlags are the flags of vmbridge-guest serve.
+type serveFlags struct {
+	listen string
+	stdio  bool
+	key    string
+	detect string
+	log    program.LogFlags
+}
+
+func serveCommand() *cobra.Command {
+	var flags serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the agent, in the foreground",
+		Long: `Run the agent, in the foreground, until it is interrupted.
+
+It listens for the host at one address. With --stdio it speaks on standard
+input and output instead, for links of the form exec:ssh VM vmbridge-guest serve
+--stdio; these need no key, and the log goes to standard error.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := serve(cmd.Context(), cmd, flags); err != nil {
+				return fmt.Errorf("serve: %w", err)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&flags.listen, "listen", defaultListen, "where to listen for the host: vsock://:PORT, unix:///PATH or tcp://ADDRESS:PORT")
+	f.BoolVar(&flags.stdio, "stdio", false, "speak on standard input and output")
+	f.StringVar(&flags.key, "key", defaultKey, "the file with the link's key")
+	f.StringVar(&flags.detect, "detect", agent.DetectAuto, "how to find listeners: auto (eBPF where the kernel has it) or poll")
+	flags.log.Register(f)
+	return cmd
+}
+
+func serve(ctx context.Context, cmd *cobra.Command, flags serveFlags) error {
+	// Standard output belongs to the protocol.
+	logger, err := flags.log.Logger(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	if flags.stdio && cmd.Flags().Changed("listen") {
+		return program.Usage(errors.New("--stdio and --listen exclude each other"))
+	}
+	if err := checkListen(flags.listen); err != nil {
+		return program.Usage(fmt.Errorf("--listen: %w", err))
+	}
+	if flags.detect != agent.DetectAuto && flags.detect != agent.DetectPoll {
+		return program.Usage(fmt.Errorf("--detect: %q is neither auto nor poll", flags.detect))
+	}
+	return agent.Run(ctx, agent.Config{
+		Listen:  flags.listen,
+		Stdio:   flags.stdio,
+		KeyFile: flags.key,
+		Detect:  flags.detect,
+		Logger:  logger,
+		Version: program.Version(version),
+	})
+}
+
+func checkListen(url string) error {
+	endpoint, err := transport.Parse(url)
+	if err != nil {
+		return err
+	}
+	return endpoint.CanListen()
+}
