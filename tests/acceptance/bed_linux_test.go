@@ -1,0 +1,221 @@
+package acceptance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/internal/netns"
+	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
+)
+
+// nobody is the ordinary user whose daemon some beds run.
+const nobody = 65534
+
+// bedConfig says what differs from the usual bed: root's daemon, a unix socket,
+// eBPF where the kernel has it.
+type bedConfig struct {
+	ordinaryUser bool   // the daemon is not root's
+	detect       string // of the agent; auto by default
+	transport    string // unix (the default), tcp or exec
+	noRace       bool   // programs without the race detector, for tests that measure
+	settings     string // settings.yaml
+}
+
+// bed is a host and a guest with the product between them.
+type bed struct {
+	t           *testing.T
+	config      bedConfig
+	host, guest *netns.Namespace
+	programs    string // directory
+	dir         string // logs, key and the link's socket
+	home        string
+	daemon      *process
+	agent       *process
+	view        view
+}
+
+// startBed makes a bed and waits until its link is up.
+func startBed(t *testing.T, config bedConfig) *bed {
+	t.Helper()
+	b := newBed(t, config)
+	b.startAgent()
+	b.startDaemon()
+	b.awaitLink()
+	return b
+}
+
+// newBed makes host and guest, and starts nothing in them.
+func newBed(t *testing.T, config bedConfig) *bed {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for network namespaces")
+	}
+	b := &bed{t: t, config: config, programs: built.find(t, !config.noRace)}
+	b.host, b.guest = newNamespace(t), newNamespace(t)
+	b.dir = shortDir(t)
+	b.home = filepath.Join(b.dir, "home")
+	key := linkkey.New()
+	for _, err := range []error{
+		os.Mkdir(b.home, 0o700),
+		os.WriteFile(filepath.Join(b.dir, "key"), []byte(key.String()+"\n"), 0o600),
+		// The agent's copy: the other is the daemon's user's.
+		os.WriteFile(filepath.Join(b.dir, "guest.key"), []byte(key.String()+"\n"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if config.settings != "" {
+		if err := os.WriteFile(filepath.Join(b.home, "settings.yaml"), []byte(config.settings), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if config.transport == "tcp" {
+		joinNamespaces(t, b.host, hostWire, b.guest, guestWire)
+	}
+	if config.ordinaryUser {
+		for _, name := range []string{"key", "home", "home/settings.yaml"} {
+			err := os.Chown(filepath.Join(b.dir, name), nobody, nobody)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+		}
+	}
+	return b
+}
+
+// in is the bed for a subtest.
+func (b *bed) in(t *testing.T) *bed {
+	sub := *b
+	sub.t, sub.view.t = t, t
+	return &sub
+}
+
+func newNamespace(t testing.TB) *netns.Namespace {
+	t.Helper()
+	n, err := netns.New()
+	if errors.Is(err, fs.ErrPermission) {
+		t.Skipf("this root may not make network namespaces: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+// shortDir is a directory whose sockets have short paths; anybody may enter it.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vmb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// listenURL is what the agent listens on, and linkURL how the daemon gets there.
+func (b *bed) listenURL() string {
+	if b.config.transport == "tcp" {
+		return "tcp://" + guestWire.v4.String() + ":732"
+	}
+	return "unix://" + b.linkSocket()
+}
+
+func (b *bed) linkURL() string {
+	if b.config.transport == "exec" {
+		return fmt.Sprintf("exec:nsenter --net=%s %s serve --stdio --detect %s",
+			b.guest.Path(), filepath.Join(b.programs, "vmbridge-guest"), b.detect())
+	}
+	return b.listenURL()
+}
+
+func (b *bed) linkSocket() string { return filepath.Join(b.dir, "link") }
+
+func (b *bed) detect() string {
+	if b.config.detect == "" {
+		return "auto"
+	}
+	return b.config.detect
+}
+
+// startAgent starts the agent, where the daemon does not do that itself.
+func (b *bed) startAgent() {
+	b.t.Helper()
+	if b.config.transport == "exec" {
+		return
+	}
+	b.agent = b.spawn(b.guest, "agent", exec.Command(filepath.Join(b.programs, "vmbridge-guest"),
+		"serve", "--listen", b.listenURL(), "--key", filepath.Join(b.dir, "guest.key"), "--detect", b.detect()))
+	if b.config.ordinaryUser {
+		eventually(b.t, patience, "the agent listens", func() error {
+			return os.Chown(b.linkSocket(), nobody, nobody)
+		})
+	}
+}
+
+func (b *bed) startDaemon() {
+	b.t.Helper()
+	b.daemon = b.spawn(b.host, "daemon", b.command("up", "--enable", "--link", "vm="+b.linkURL(),
+		"--key", filepath.Join(b.dir, "key")))
+	b.follow()
+}
+
+// command is the vmbridge of the bed's user.
+func (b *bed) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(b.programs, "vmbridge"), args...)
+	cmd.Env = append(os.Environ(), control.HomeVariable+"="+b.home)
+	if b.config.ordinaryUser {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	return cmd
+}
+
+// vmbridge runs a command of the command line.
+func (b *bed) vmbridge(args ...string) (string, error) {
+	return runFor(b.host, patience, b.command(args...))
+}
+
+func (b *bed) status() (control.Status, error) {
+	return control.NewClient(b.home).Status(context.Background())
+}
+
+func (b *bed) awaitLink() {
+	b.t.Helper()
+	eventually(b.t, patience, "the link is up", func() error {
+		s, err := b.status()
+		if err == nil && s.Links[0].State != control.LinkUp {
+			err = fmt.Errorf("it is %s: %s", s.Links[0].State, s.Links[0].Reason)
+		}
+		return err
+	})
+}
+
+// need finds a program that the test drives, or skips the test. Daemons are
+// outside of some users' PATH.
+func (b *bed) need(program string) string {
+	b.t.Helper()
+	for _, name := range []string{program, "/usr/sbin/" + program, "/sbin/" + program} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	b.t.Skipf("needs %s", program)
+	return ""
+}

@@ -1,0 +1,148 @@
+package acceptance
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vmbridge/vmbridge/hostside/control"
+)
+
+// C1: a server, or the agent, is killed: the host's ports can be bound again
+// within 2 s, TCP and UDP, both families.
+func TestC1Killed(t *testing.T) {
+	t.Parallel()
+	b := startBed(t, bedConfig{})
+	server := b.spawnServer("7000")
+	b.servesBoth("7000")
+	server.kill()
+	b.released(time.Now(), "7000")
+
+	b.spawnServer("7000")
+	b.servesBoth("7000")
+	b.agent.kill()
+	b.released(time.Now(), "7000")
+}
+
+// spawnServer starts an echo server in the guest, TCP and UDP, both families.
+func (b *bed) spawnServer(port string) *process {
+	b.t.Helper()
+	return b.spawn(b.guest, "server", serverCommand(b.t, port))
+}
+
+// C3: the listener closes while accepted connections live: they live on, new
+// ones are refused.
+func TestC3LivingConnections(t *testing.T) {
+	t.Parallel()
+	b := startBed(t, bedConfig{})
+	server, name := b.echo(socket{network: "tcp", address: "127.0.0.1:7000"})
+	b.view.port(name, control.PortOpen)
+	c := b.connect("127.0.0.1:7000")
+	must(t, exchange(c, []byte("before\n")))
+	must(t, server.Close())
+	b.unreachable("tcp", "127.0.0.1:7000")
+	b.view.gone(name)
+	must(t, exchange(c, []byte("after\n")))
+	must(t, c.CloseWrite())
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the end is %v", err)
+	}
+}
+
+// C4: the daemon ends, or host networking is turned off: everything is released
+// at once, flows too.
+func TestC4Release(t *testing.T) {
+	t.Parallel()
+	b := startBed(t, bedConfig{})
+	b.spawnServer("7000")
+	b.servesBoth("7000")
+	for _, c := range []struct {
+		name  string
+		end   func()
+		again func()
+	}{
+		{
+			"disable",
+			func() { _, err := b.vmbridge("disable"); must(t, err) },
+			func() { _, err := b.vmbridge("enable"); must(t, err) },
+		},
+		{"daemon", func() { b.daemon.terminate() }, b.startDaemon},
+	} {
+		flow := b.connect("127.0.0.1:7000")
+		must(t, exchange(flow, []byte("before\n")))
+		c.end()
+		for _, network := range []string{"tcp", "udp"} {
+			for _, address := range []string{"0.0.0.0:7000", "[::]:7000"} {
+				s := socket{network: network, address: address, only6: true}
+				if err := b.host.Do(func() error { return bindOnce(s) }); err != nil {
+					t.Errorf("%s: %v", c.name, err)
+				}
+			}
+		}
+		must(t, flow.SetReadDeadline(time.Now().Add(answerTime)))
+		if _, err := flow.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: a flow gives %v", c.name, err)
+		}
+		c.again()
+		b.servesBoth("7000")
+	}
+}
+
+// C5: stop and start the same port 100 times fast: it is never in use, and the
+// server of each time is reached. Connections of the time before are still open.
+func TestC5Restarts(t *testing.T) {
+	t.Parallel()
+	b := startBed(t, bedConfig{})
+	for _, network := range []string{"tcp", "udp"} {
+		name := network + " 127.0.0.1:7000"
+		for range 100 {
+			server, _ := b.echo(socket{network: network, address: "127.0.0.1:7000"})
+			b.reach(network, "127.0.0.1:7000")
+			b.dial(network, "127.0.0.1:7000") // stays open
+			must(t, server.Close())
+		}
+		b.view.gone(name)
+		for _, e := range b.view.events(name) {
+			if e.Port.State != control.PortOpen {
+				t.Errorf("%s was %s: %s", name, e.Port.State, e.Port.Reason)
+			}
+		}
+	}
+}
+
+// G3: the agent or the daemon is killed: full service again within 5 s of its
+// return, nothing twice, nothing stale.
+func TestG3Killed(t *testing.T) {
+	t.Parallel()
+	b := startBed(t, bedConfig{})
+	b.spawnServer("7000")
+	b.servesBoth("7000")
+	for _, c := range []struct {
+		victim *process
+		again  func()
+	}{
+		{b.agent, b.startAgent},
+		{b.daemon, b.startDaemon},
+	} {
+		stale, staleName := b.echo(socket{network: "tcp", address: "127.0.0.1:7001"})
+		b.view.port(staleName, control.PortOpen)
+		must(t, c.victim.cmd.Process.Signal(syscall.SIGKILL))
+		<-c.victim.done
+		must(t, stale.Close()) // behind their backs
+		back := time.Now()
+		c.again()
+		for _, network := range []string{"tcp", "udp"} {
+			for _, address := range []string{"127.0.0.1:7000", "[::1]:7000"} {
+				err := poll(5*time.Second-time.Since(back), func() error { return try(b.host, network, address) })
+				if err != nil {
+					t.Errorf("%s: %s %s after %v: %v", c.victim.name, network, address, time.Since(back), err)
+				}
+			}
+		}
+		b.view.wait("two ports are open", func() bool { return len(b.view.ports) == 2 && countOpen(b.view.ports) == 2 })
+		b.unreachable("tcp", "127.0.0.1:7001")
+	}
+}
