@@ -15,7 +15,7 @@
 // blocks UDP nor IPv4 IPv6.
 //
 // Everything is under one lock, and nothing slow is done under it: opening
-// happens inside the call that reports the listener (about 20 microseconds a
+// happens inside the call that reports the listener (about 60 microseconds a
 // socket), owners of conflicting ports are looked up by a goroutine of their
 // own, and another one retries what failed and reports what happened. Each
 // socket has one goroutine, which takes no lock: TCP accepts and hands

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// How long until a refused bind is tried again. A failing bind costs about 8
+// How long until a refused bind is tried again. A failing bind costs about 12
 // microseconds, so with very many of them the wait grows, and stays under the
 // 2 s within which a port that became free must be ours.
 const (
