@@ -9,13 +9,13 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 FUZZTIME ?= 10s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # TIMEOUT is for one package's tests; TESTFLAGS adds flags to go test.
 TIMEOUT   ?= 30m
 TESTFLAGS ?=
 
 export CGO_ENABLED := 0
 
-##@ Targets
 .PHONY: help
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,11 +36,11 @@ test: ## install what the tests need, then vet, cross-build and test everything
 
 .PHONY: vet
 vet: ## go vet for linux, darwin and windows
-	@for os in linux darwin windows; do echo "vet $$os"; GOOS=$$os $(GO) vet ./...; done
+	@for os in linux darwin windows; do echo "vet $$os"; GOOS=$$os $(GO) vet ./... || exit 1; done
 
 .PHONY: cross
 cross: ## build for every supported system, without cgo
-	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -buildvcs=false -o /dev/null ./...; done
+	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -buildvcs=false -o /dev/null ./... || exit 1; done
 
 .PHONY: bench
 bench: build ## measure, and print one table
@@ -54,14 +54,14 @@ fuzz: ## run every fuzz target for FUZZTIME (10s) each
 	  [ -n "$$package" ] || continue; \
 	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
 	    echo "fuzz $$package $$target"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
 	  done; \
 	done
 
 .PHONY: lint
-lint: vet ## gofmt and go vet, and staticcheck where it is installed
+lint: vet ## gofmt, go vet and staticcheck
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt these:"; echo "$$out"; exit 1; fi
-	@if command -v staticcheck >/dev/null; then staticcheck ./...; else echo "staticcheck is not installed: skipped"; fi
+	$(GO) run $(STATICCHECK) ./...
 
 .PHONY: clean
 clean: ## remove what was built

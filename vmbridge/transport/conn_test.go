@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -73,6 +75,13 @@ func mustParse(s string) transport.Endpoint {
 		panic(err)
 	}
 	return e
+}
+
+func needShell(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("sh"); err != nil || runtime.GOOS == "windows" {
+		t.Skip("the commands are for a Unix shell")
+	}
 }
 
 func testContext(t testing.TB) context.Context {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,13 +19,6 @@ import (
 
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
-
-func needShell(t testing.TB) {
-	t.Helper()
-	if _, err := exec.LookPath("sh"); err != nil {
-		t.Skip("no sh")
-	}
-}
 
 // TestSocketMode holds H3: whatever the umask, only the user can connect.
 func TestSocketMode(t *testing.T) {

@@ -16,3 +16,6 @@ func (p *Pool) Held() (lent, resident int) {
 
 // KeepResident bounds what an idle arena keeps.
 const KeepResident = keepResident
+
+// SegmentLimit is the longest datagram that c still tries to send as a segment.
+func (c *Conn) SegmentLimit() int { return int(c.gso.limit.Load()) }

@@ -64,6 +64,9 @@ func Run(root *cobra.Command, stderr io.Writer, classify func(error) int) int {
 func cancelOnSignal(cancel context.CancelFunc) (undo func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup wants it
+		signal.Notify(signals, syscall.SIGHUP) // the terminal is closed
+	}
 	undone := make(chan struct{})
 	finished := make(chan struct{})
 	go func() {

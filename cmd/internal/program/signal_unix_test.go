@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 // One signal asks the program to stop, a second one ends it.
 func TestSignals(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			self, err := os.Executable()
 			if err != nil {
