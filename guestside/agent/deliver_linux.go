@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 // dialTimeout is how long a TCP connection in the guest may take. Linux itself
 // gives up after two minutes; a client of a forward has gone by then.
 const dialTimeout = 30 * time.Second
+
+// receiveBytes is the receive buffer of a UDP flow's socket: a service may answer
+// in bursts. The kernel fills it only as far as it must.
+const receiveBytes = 1 << 20
 
 // deliverer connects flows to the guest's sockets.
 type deliverer struct {
@@ -31,12 +36,12 @@ func (d *deliverer) stream(s *link.Stream) {
 	d.work.Go(func() {
 		// Keep-alive is the business of the two real ends.
 		dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-		socket, err := dialer.DialContext(d.ctx, "tcp", s.Destination().String())
+		socket, err := dialer.DialTCP(d.ctx, "tcp", netip.AddrPort{}, s.Destination())
 		if err != nil {
 			s.Refuse(link.CodeOf(err))
 			return
 		}
-		s.Accept(socket.(*net.TCPConn))
+		s.Accept(socket)
 	})
 }
 
@@ -48,6 +53,7 @@ func (d *deliverer) datagrams(f *link.DatagramFlow) {
 		f.Refuse(link.CodeOf(err))
 		return
 	}
+	_ = socket.SetReadBuffer(receiveBytes) // best effort
 	batch, err := udpbatch.New(socket, udpbatch.Options{Connected: true, Pool: d.pool})
 	if err != nil {
 		_ = socket.Close()
