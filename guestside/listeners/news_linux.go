@@ -24,6 +24,9 @@ type news struct {
 	bound  bool            // a UDP socket was bound
 	closed []uint64        // cookies of UDP sockets that are being closed
 	gone   []sockdiag.Gone // sockets of which only the port is known
+	// distant holds such sockets that were closed by threads of other network
+	// namespaces, and are very likely theirs.
+	distant []sockdiag.Gone
 }
 
 // take empties the news into the caller's buffers.
@@ -33,11 +36,13 @@ func (n *news) take(into *news) {
 	into.tcp, into.udp, into.bound = n.tcp, n.udp, n.bound
 	into.closed, n.closed = n.closed, into.closed[:0]
 	into.gone, n.gone = n.gone, into.gone[:0]
+	into.distant, n.distant = n.distant, into.distant[:0]
 	n.tcp, n.udp, n.bound = false, false, false
 }
 
 // addEvents takes in events; foreign tells the threads that are known to be in
-// another network namespace, whose listen calls are not news.
+// another network namespace, whose listen calls are not news. (A socket of ours
+// that was handed to such a thread is left to the periodic look.)
 func (n *news) addEvents(events []wake.Event, foreign func(thread int) bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -46,9 +51,12 @@ func (n *news) addEvents(events []wake.Event, foreign func(thread int) bool) {
 		case wake.TCPListen:
 			n.tcp = n.tcp || !foreign(e.Thread)
 		case wake.TCPClose:
-			// Any thread may close a socket of any namespace.
-			if len(n.gone) < maxNews {
-				n.gone = append(n.gone, sockdiag.Gone{Protocol: sockdiag.TCP, Port: e.Port})
+			gone := &n.gone
+			if foreign(e.Thread) {
+				gone = &n.distant
+			}
+			if len(*gone) < maxNews {
+				*gone = append(*gone, sockdiag.Gone{Protocol: sockdiag.TCP, Port: e.Port})
 			} else {
 				n.tcp = true
 			}

@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// searchTime bounds the search for the holders of new sockets, which delays
-	// their report; firstSearchTime that for those older than the tracker.
-	searchTime      = 100 * time.Millisecond
+	// searchTime bounds the search for the holders of sockets that no hook told
+	// the process of, which delays their report: it takes milliseconds, unless
+	// the machine is busy. firstSearchTime is for those older than the tracker.
+	searchTime      = 500 * time.Millisecond
 	firstSearchTime = 2 * time.Second
 	// An owner that is not known, or made the socket for somebody else, is
 	// looked for again: soon, then ever more rarely.
@@ -91,7 +92,8 @@ func (t *Tracker) settleOwner(p *protocolState, s *socket, now time.Time) {
 		return
 	}
 	s.container = t.owners.Container(s.cgroup, s.process.PID)
-	if s.process.PID != 0 && !s.process.IsLauncher() || s.inode == 0 {
+	_, alive := t.owners.Process(s.process.PID)
+	if alive && !s.process.IsLauncher() || s.inode == 0 {
 		s.checkStep = 0
 		return
 	}

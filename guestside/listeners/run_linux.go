@@ -3,6 +3,7 @@ package listeners
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,15 +73,23 @@ func (t *Tracker) openTable() {
 	}
 }
 
+// distantDelay is how soon it is noticed that a thread of another network
+// namespace closed a socket of ours. Nearly always it was one of its own with
+// the same port.
+const distantDelay = time.Second
+
 // planFor turns news into plans.
 func (t *Tracker) planFor(n *news, now time.Time) {
 	tcp, udp := t.tcp(), t.udp()
 	for _, g := range n.gone {
 		for _, p := range t.protocols {
-			if p.number == g.Protocol && (g.Port == 0 || p.ports[g.Port] > 0) {
+			if p.has(g) {
 				n.tcp, n.udp = n.tcp || p == tcp, n.udp || p == udp
 			}
 		}
+	}
+	if slices.ContainsFunc(n.distant, tcp.has) {
+		tcp.plan.at(now.Add(distantDelay))
 	}
 	for _, cookie := range n.closed {
 		// Most are sockets that were too young to be reported.

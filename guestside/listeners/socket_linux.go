@@ -74,6 +74,11 @@ func (p *protocolState) see(s *socket) {
 	}
 }
 
+// has tells whether a socket that is gone may be one of ours.
+func (p *protocolState) has(g sockdiag.Gone) bool {
+	return p.number == g.Protocol && (g.Port == 0 || p.ports[g.Port] > 0)
+}
+
 // join makes s count for its key.
 func (t *Tracker) join(s *socket) {
 	s.reported = true

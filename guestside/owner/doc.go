@@ -4,8 +4,7 @@
 // Theory of operation. Two things lead to a socket's owner. Its inode appears in
 // /proc/PID/fd of the processes that hold it, which is exact but needs a walk
 // through all descriptors; Holders does that once for any number of sockets,
-// beginning with the processes of the sockets' own cgroups, which usually is
-// enough. Its cgroup id, which the kernel tells with the socket, opens the
+// the likeliest processes first, which usually is enough. Its cgroup id, which the kernel tells with the socket, opens the
 // cgroup's directory (ids of cgroups are file handles), whose path holds the
 // container's id in the shapes that Docker, Podman, containerd and Kubernetes
 // use. On hosts where the engine uses version 1 cgroups the id leads nowhere,

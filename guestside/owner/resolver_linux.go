@@ -86,23 +86,39 @@ func (r *Resolver) Foreign(thread int) bool {
 	return unix.Stat(fmt.Sprintf("/proc/%d/ns/net", thread), &st) == nil && st.Ino != r.netns
 }
 
+// rootCgroup is the id of the root cgroup: its sockets may be anybody's.
+const rootCgroup = 1
+
 // Holders finds the processes that hold sockets, given by inode with the id of
-// their cgroup. It looks at every process of the machine when it has to, until
-// ctx ends; sockets that nobody was found to hold are missing in the result.
+// their cgroup. The calling process is always looked at. Others are until ctx
+// ends or all is found, the likeliest first: those of the sockets' own cgroups,
+// those of the network namespace, and all the rest. Sockets that nobody was found
+// to hold are missing in the result.
 func (r *Resolver) Holders(ctx context.Context, sockets map[uint32]uint64) map[uint32]Process {
 	want := make(map[uint32]bool, len(sockets))
 	groups := map[uint64]bool{}
 	for inode, group := range sockets {
 		want[inode] = true
-		groups[group] = true
+		groups[group] = group != rootCgroup
 	}
 	h := newHolders(want)
-	// The processes of the sockets' own cgroups are the likeliest holders.
-	for group := range groups {
-		h.visitEach(ctx, r.cgroups.processes(group))
+	h.visit(os.Getpid())
+	for group, telling := range groups {
+		if telling {
+			h.visitEach(ctx, r.cgroups.processes(group))
+		}
 	}
 	if h.left > 0 {
-		h.visitEach(ctx, allProcesses())
+		var near, far []int
+		for _, pid := range allProcesses() {
+			if r.Foreign(pid) {
+				far = append(far, pid)
+			} else {
+				near = append(near, pid)
+			}
+		}
+		h.visitEach(ctx, near)
+		h.visitEach(ctx, far)
 	}
 	h.visitParents(ctx)
 	return h.found
