@@ -29,10 +29,11 @@ run: build ## build, then run the daemon on the sandbox guest (as root, on Linux
 	exec bin/vmbridge up --enable
 
 .PHONY: test
+# One package at a time: some tests measure, and some fill the machine.
 test: ## install what the tests need, then vet, cross-build and test everything
 	tests/deps.sh
 	$(MAKE) --no-print-directory vet cross
-	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout $(TIMEOUT) -json $(TESTFLAGS) ./... | CGO_ENABLED=0 $(GO) run ./tests/summary
+	CGO_ENABLED=1 $(GO) test -race -count=1 -p 1 -timeout $(TIMEOUT) -json $(TESTFLAGS) ./... | CGO_ENABLED=0 $(GO) run ./tests/summary
 
 .PHONY: vet
 vet: ## go vet for linux, darwin and windows
