@@ -1,6 +1,9 @@
 package link
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -45,6 +48,9 @@ func newConn(s *Session, nc net.Conn) *conn {
 	return c
 }
 
+// errHungUp is what the end of a connection without a goodbye means.
+var errHungUp = fmt.Errorf("the peer hung up: %w", io.EOF)
+
 // read runs until the connection ends, and says why.
 //
 // In bulk, when large data frames follow each other, it reads no more than the
@@ -72,6 +78,9 @@ func (c *conn) read() error {
 					return err
 				}
 			}
+		}
+		if errors.Is(err, io.EOF) {
+			return errHungUp
 		}
 		if err != nil {
 			return err

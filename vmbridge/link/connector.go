@@ -46,6 +46,9 @@ type Connector struct {
 const (
 	firstBackoff = 20 * time.Millisecond
 	maxBackoff   = time.Second
+	// dialTimeout bounds a dial that gets no answer at all, which takes TCP
+	// minutes to give up.
+	dialTimeout = 5 * time.Second
 	// stableAfter is how long a session must have lived for the next attempt to
 	// start at once.
 	stableAfter = time.Second
@@ -108,7 +111,7 @@ func stateOf(err error) State {
 func (c *Connector) connect(ctx context.Context, cfg Config) (*Session, error) {
 	g := greeting{count: c.Conns}
 	_, _ = rand.Read(g.session[:]) // never fails
-	first, err := c.Dial(ctx)
+	first, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +129,7 @@ func (c *Connector) connect(ctx context.Context, cfg Config) (*Session, error) {
 		dials.Go(func() {
 			g := g
 			g.index = i
-			if conns[i], errs[i] = c.Dial(ctx); errs[i] != nil {
+			if conns[i], errs[i] = c.dial(ctx); errs[i] != nil {
 				return
 			}
 			again, _, err := greet(ctx, conns[i], cfg.Key, g)
@@ -151,4 +154,11 @@ func (c *Connector) connect(ctx context.Context, cfg Config) (*Session, error) {
 		session.join(nc)
 	}
 	return session, nil
+}
+
+// dial opens one transport connection.
+func (c *Connector) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return c.Dial(ctx)
 }

@@ -18,12 +18,12 @@ type writeAttempt struct {
 }
 
 // expect is called by the reader for each data frame. It reports false when the
-// peer sends more than it was allowed to.
+// peer sends more than it was allowed to, or after its fin.
 func (s *Stream) expect(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.allowed -= int64(n)
-	return s.allowed >= 0
+	return s.allowed >= 0 && !s.gotFin
 }
 
 // deliver takes payload from the reader. It does not block.
@@ -187,7 +187,9 @@ func (s *Stream) drain() {
 		chunks := s.queue.take()
 		if len(chunks) == 0 {
 			s.draining = false
-			reset, fin := s.resetting, s.gotFin && !s.finDone
+			// A stream that was cut has lost its queue: an orderly end would
+			// pass for all of it.
+			reset, fin := s.resetting, s.gotFin && !s.finDone && !s.closed
 			s.mu.Unlock()
 			switch {
 			case reset:

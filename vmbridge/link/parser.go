@@ -2,7 +2,6 @@ package link
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -92,7 +91,7 @@ func (r *parser) splice() error {
 			err = failed
 		}
 		if err == nil && n == 0 {
-			err = io.EOF
+			err = errHungUp
 		}
 		if err != nil {
 			c.session.pipes.put(p)
@@ -112,7 +111,7 @@ func (r *parser) begin(h wire.Header) (whole bool, err error) {
 		r.flush()
 		stream, _ := r.conn.lookup(h.Flow).(*Stream)
 		if stream != nil && !stream.expect(h.Length) {
-			return false, fmt.Errorf("%w: flow %d sends more than its credit", wire.ErrMalformed, h.Flow)
+			return false, fmt.Errorf("%w: flow %d sends more than it may", wire.ErrMalformed, h.Flow)
 		}
 		r.body.stream = stream
 	case h.Type == wire.TypeControl:

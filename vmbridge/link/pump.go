@@ -221,10 +221,13 @@ func (s *Stream) useCredit(n int) {
 	s.mu.Unlock()
 }
 
+// maxCredit keeps a peer from making the sum overflow.
+const maxCredit = 1 << 62
+
 // addCredit is called by the reader.
 func (s *Stream) addCredit(n uint32) {
 	s.mu.Lock()
-	s.credit += int64(n)
+	s.credit = min(s.credit+int64(n), maxCredit)
 	wake := s.starved && s.raw != nil && !s.closed
 	s.starved = false
 	if s.moreRoom != nil {

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -104,19 +105,22 @@ func rawWrite(conn net.Conn) syscall.RawConn {
 	return raw
 }
 
-// run writes what non-blocking callers could not, until the sender fails.
-func (s *sender) run() {
+// run writes what non-blocking callers could not, until the sender fails, and
+// says why it did.
+func (s *sender) run() error {
 	for {
 		select {
 		case <-s.kick:
 			s.pass(true)
 		case <-s.done:
-			return
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.err
 		}
 	}
 }
 
-// fail ends the sender: what waits is given up.
+// fail ends the sender: what waits is given up, and so is a write that is stuck.
 func (s *sender) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,6 +129,7 @@ func (s *sender) fail(err error) {
 	}
 	s.err = err
 	close(s.done)
+	_ = s.conn.SetWriteDeadline(time.Unix(1, 0))
 	for _, turn := range s.waiting {
 		close(turn)
 	}
@@ -141,6 +146,28 @@ func (s *sender) write(frame []byte) error {
 		return nil
 	}
 	return s.writeInTurn(frame, nil)
+}
+
+// farewell sends a last frame, before the writers that wait. It gives up at the
+// deadline, which is also that of a write that is under way.
+func (s *sender) farewell(frame []byte, deadline time.Time) {
+	s.mu.Lock()
+	if s.busy && s.err == nil {
+		turn := make(chan struct{})
+		s.waiting = slices.Insert(s.waiting, 0, turn)
+		s.mu.Unlock()
+		patience := time.NewTimer(time.Until(deadline))
+		defer patience.Stop()
+		select {
+		case <-turn:
+		case <-patience.C:
+			// Nobody writes again: the caller ends the connection.
+			return
+		}
+		s.mu.Lock()
+		s.busy = false // ours to take
+	}
+	_ = s.writeInTurn(frame, nil)
 }
 
 // writePipe sends one frame: its header, and its payload from a pipe.

@@ -27,6 +27,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[[16]byte]*Session
+	closed   bool // no more sessions
 	work     sync.WaitGroup
 }
 
@@ -109,6 +110,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) error {
 
 func (s *Server) close() {
 	s.mu.Lock()
+	s.closed = true
 	sessions := make([]*Session, 0, len(s.sessions))
 	for _, session := range s.sessions {
 		sessions = append(sessions, session)
@@ -126,20 +128,28 @@ func (s *Server) admit(ctx context.Context, nc net.Conn) error {
 	if err != nil {
 		return err
 	}
+	release := deadline(ctx, nc)
 	session, code, reason := s.place(hello)
 	if session == nil {
+		defer release()
 		_, _ = nc.Write(wire.AppendGoodbye(nil, wire.Goodbye{Code: code, Reason: reason}))
 		return fmt.Errorf("refused a host: %s: %s", code, reason)
 	}
-	defer deadline(ctx, nc)()
 	// Nothing else is written to this connection before it joins.
-	if _, err := nc.Write(welcome(s.epoch, s.config.Name)); err != nil {
+	_, err = nc.Write(welcome(s.epoch, s.config.Name))
+	release()
+	if err != nil {
 		err = fmt.Errorf("send welcome: %w", err)
 		session.fail(err)
 		s.forget(session)
 		return err
 	}
 	if !session.join(nc) {
+		if hello.Index == 0 {
+			// Nobody else would end what has no first connection.
+			session.fail(ErrClosed)
+			s.forget(session)
+		}
 		return ErrClosed
 	}
 	if hello.Index == 0 {
@@ -154,7 +164,9 @@ func (s *Server) admit(ctx context.Context, nc net.Conn) error {
 func (s *Server) forget(session *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.sessions, session.id)
+	if s.sessions[session.id] == session {
+		delete(s.sessions, session.id)
+	}
 }
 
 // place finds the session that a connection belongs to, or makes it.
@@ -163,6 +175,8 @@ func (s *Server) place(h wire.Hello) (*Session, wire.Code, string) {
 	defer s.mu.Unlock()
 	session := s.sessions[h.Session]
 	switch {
+	case s.closed:
+		return nil, wire.CodeShutdown, "the agent stops"
 	case h.Index > 0 && h.Epoch != s.epoch:
 		return nil, wire.CodeStaleSession, "the agent has restarted"
 	case h.Index > 0 && (session == nil || session.count != int(h.Count)):

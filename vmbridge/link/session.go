@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -60,7 +61,8 @@ func (s *Session) Stats() *Stats { return &s.stats }
 // Done is closed when the session is over.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Close ends the session with a goodbye and does not wait for its goroutines.
+// Close ends the session with a goodbye, which may take a moment, and does not
+// wait for its goroutines.
 func (s *Session) Close(code wire.Code, reason string) {
 	s.goodbye(code, reason)
 	s.fail(ErrClosed)
@@ -184,8 +186,25 @@ func (s *Session) join(nc net.Conn) bool {
 }
 
 func (s *Session) start(c *conn) bool {
-	return s.spawn(c.out.run) && s.spawn(func() { s.fail(c.read()) })
+	return s.spawn(func() { s.write(c) }) && s.spawn(func() { s.fail(c.read()) })
 }
+
+// write is the writer of a connection. When writing fails, so does the session.
+func (s *Session) write(c *conn) {
+	err := c.out.run()
+	if !errors.Is(err, errUnread) {
+		// What ended the connection may have left its reason in what the
+		// reader has yet to read.
+		select {
+		case <-s.done:
+		case <-time.After(readerGrace):
+		}
+	}
+	s.fail(err)
+}
+
+// readerGrace is how long a failed write waits for the reader to learn more.
+const readerGrace = time.Second
 
 // run tells the handler, starts the connections that have joined so far, and
 // returns when the session is over and its goroutines are gone.
@@ -225,13 +244,25 @@ func (s *Session) fail(err error) {
 	close(s.done)
 }
 
-// goodbye tells the peer why, if it still listens.
+// goodbyeTimeout is what a peer that does not read delays a goodbye by.
+const goodbyeTimeout = 250 * time.Millisecond
+
+// goodbye tells the peer why, if it still listens. It does so on every
+// connection, because any of them may be the first that the peer sees end.
 func (s *Session) goodbye(code wire.Code, reason string) {
 	s.mu.Lock()
-	conns := s.conns
+	conns, ended := s.conns, s.ended
 	s.mu.Unlock()
-	if len(conns) > 0 {
-		conns[0].out.post(wire.AppendGoodbye(nil, wire.Goodbye{Code: code, Reason: reason}))
+	if ended {
+		return
+	}
+	deadline := time.Now().Add(goodbyeTimeout)
+	for _, c := range conns {
+		_ = c.nc.SetWriteDeadline(deadline)
+	}
+	frame := wire.AppendGoodbye(nil, wire.Goodbye{Code: code, Reason: reason})
+	for _, c := range conns {
+		c.out.farewell(frame, deadline)
 	}
 }
 

@@ -115,6 +115,9 @@ func (s *Stream) attach(socket Socket) {
 	if s.queue.size > 0 || s.gotFin {
 		s.startDrain()
 	}
+	if s.resetting {
+		_ = socket.SetWriteDeadline(time.Now().Add(resetGrace))
+	}
 	s.mu.Unlock()
 	if !s.conn.session.spawn(s.pump) {
 		s.abort()
@@ -144,11 +147,12 @@ func (s *Stream) peerReset() {
 		s.mu.Unlock()
 		return
 	}
-	if s.draining {
+	if s.queue.size > 0 || s.draining {
 		s.resetting = true
-		socket := s.socket
+		if s.socket != nil {
+			_ = s.socket.SetWriteDeadline(time.Now().Add(resetGrace))
+		}
 		s.mu.Unlock()
-		_ = socket.SetWriteDeadline(time.Now().Add(resetGrace))
 		return
 	}
 	s.mu.Unlock()

@@ -49,9 +49,7 @@ func tryRead(fd uintptr, p []byte) (n int, again bool, err error) {
 	}
 }
 
-// pendingError takes the error that the kernel holds for a socket, such as a
-// reset that came after the peer's end of data.
-func pendingError(fd uintptr) error {
+func socketError(fd uintptr) error {
 	code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
 		return err
