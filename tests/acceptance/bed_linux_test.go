@@ -13,6 +13,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
 )
 
@@ -40,6 +41,7 @@ type bed struct {
 	daemon      *process
 	agent       *process
 	view        view
+	maker       *socket.Maker // of the guest's sockets, and its echo servers
 }
 
 // startBed makes a bed and waits until its link is up.
@@ -78,6 +80,7 @@ func newBed(t *testing.T, config bedConfig) *bed {
 			t.Fatal(err)
 		}
 	}
+	b.maker = b.startMaker()
 	if config.transport == "tcp" {
 		joinNamespaces(t, b.host, hostWire, b.guest, guestWire)
 	}
@@ -205,6 +208,22 @@ func (b *bed) awaitLink() {
 		}
 		return err
 	})
+}
+
+// detection is how the agent says it finds listeners.
+func (b *bed) detection() (f control.Feature) {
+	b.t.Helper()
+	eventually(b.t, patience, "the agent tells about itself", func() error {
+		s, err := b.status()
+		if err == nil && s.Links[0].Detection.State == "" {
+			err = errors.New("nothing yet")
+		}
+		if err == nil {
+			f = s.Links[0].Detection
+		}
+		return err
+	})
+	return f
 }
 
 // need finds a program that the test drives, or skips the test. Daemons are

@@ -50,7 +50,12 @@ func try(ns *netns.Namespace, network, address string) error {
 		return err
 	}
 	defer c.Close()
-	if network == "udp" {
+	return hello(c)
+}
+
+// hello asks an echo server once.
+func hello(c net.Conn) error {
+	if c.LocalAddr().Network() == "udp" {
 		return (&asker{Conn: c}).ask([]byte("hello\n"))
 	}
 	return exchange(c, []byte("hello\n"))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
 // asBoth runs a test with root's daemon and with an ordinary user's.
@@ -47,7 +48,7 @@ func (b *bed) testConflict(network string) {
 		}
 		return nil
 	})
-	server, name := b.echo(socket{network: network, address: address})
+	server, name := b.echo(socket.Spec{Network: network, Address: address})
 	p := b.view.port(name, control.PortConflict)
 	for _, part := range []string{network, address, b.ownerOf(holder)} {
 		if !strings.Contains(p.Reason, part) {
@@ -86,9 +87,9 @@ func (b *bed) ownerOf(p *talker) string {
 // dual-stack service do not conflict with each other.
 func TestB3Independence(t *testing.T) {
 	asBoth(t, func(t *testing.T, b *bed) {
-		holder := listen(t, b.host, socket{address: "0.0.0.0:7000"})
-		b.echo(socket{network: "tcp", address: "[::]:7000"})
-		b.echo(socket{network: "udp", address: "[::]:7000"})
+		holder := listen(t, here{b.host}, socket.Spec{Address: "0.0.0.0:7000"})
+		b.echo(socket.Spec{Network: "tcp", Address: "[::]:7000"})
+		b.echo(socket.Spec{Network: "udp", Address: "[::]:7000"})
 		b.view.port("tcp [::]:7000", control.PortConflict)
 		b.reach("udp", "127.0.0.1:7000")
 		b.reach("udp", "[::1]:7000")
@@ -97,8 +98,8 @@ func TestB3Independence(t *testing.T) {
 		b.reach("tcp", "127.0.0.1:7000")
 
 		for _, network := range []string{"tcp", "udp"} {
-			b.echo(socket{network: network, address: "0.0.0.0:7001"})
-			b.echo(socket{network: network, address: "[::]:7001", only6: true})
+			b.echo(socket.Spec{Network: network, Address: "0.0.0.0:7001"})
+			b.echo(socket.Spec{Network: network, Address: "[::]:7001", OnlyV6: true})
 			for _, name := range []string{network + " 0.0.0.0:7001", network + " [::]:7001"} {
 				b.view.port(name, control.PortOpen)
 				if n := len(b.view.events(name)); n != 1 {
@@ -116,7 +117,7 @@ func TestB3Independence(t *testing.T) {
 func TestB4Permission(t *testing.T) {
 	asBoth(t, func(t *testing.T, b *bed) {
 		for _, network := range []string{"tcp", "udp"} {
-			_, name := b.echo(socket{network: network, address: "0.0.0.0:80"})
+			_, name := b.echo(socket.Spec{Network: network, Address: "0.0.0.0:80"})
 			if !b.config.ordinaryUser {
 				b.reach(network, "127.0.0.1:80")
 				continue

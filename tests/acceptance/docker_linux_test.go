@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
 // TestDocker holds the rows that are about containers, on one engine.
@@ -110,7 +111,7 @@ func (b *bed) released(since time.Time, port string) {
 	for _, network := range []string{"tcp", "udp"} {
 		for _, address := range []string{"0.0.0.0:", "[::]:"} {
 			err := poll(max(0, limit-time.Since(since)), func() error {
-				return b.host.Do(func() error { return bindOnce(socket{network: network, address: address + port, only6: true}) })
+				return b.bindOnHost(socket.Spec{Network: network, Address: address + port, OnlyV6: true})
 			})
 			if err != nil {
 				b.t.Errorf("%s %s%s is not free %v later: %v", network, address, port, time.Since(since), err)
@@ -119,8 +120,9 @@ func (b *bed) released(since time.Time, port string) {
 	}
 }
 
-func bindOnce(s socket) error {
-	f, err := s.open()
+// bindOnHost makes a socket on the host and closes it.
+func (b *bed) bindOnHost(s socket.Spec) error {
+	f, err := here{b.host}.Open(s)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
 // D4: the guest's listener is gone when the connection comes: a prompt reset, not
@@ -24,18 +26,22 @@ func TestD4ListenerGone(t *testing.T) {
 	b.startDaemon()
 	// A socket that only takes what comes from a cable listens, as far as
 	// anybody can see, and refuses the agent.
-	l := listen(t, b.guest, socket{address: "0.0.0.0:7000", device: guestWire.device})
+	l := listen(t, b.maker, socket.Spec{Address: "0.0.0.0:7000", Device: guestWire.device})
 	b.view.port("tcp "+l.Addr().String(), "open")
 	for range 20 {
-		c := b.connect("127.0.0.1:7000")
-		must(t, c.SetDeadline(time.Now().Add(answerTime)))
-		if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-			t.Fatalf("a client of a listener that refuses gets %d bytes and %v", n, err)
+		c, err := dial(b.host, "tcp", "127.0.0.1:7000")
+		if err == nil {
+			must(t, c.SetDeadline(time.Now().Add(answerTime)))
+			_, err = c.Read(make([]byte, 1))
+			c.Close()
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("a client of a listener that refuses gets %v", err)
 		}
 	}
 	// The race itself, whichever side wins it.
 	for range 20 {
-		server, _ := b.echo(socket{network: "tcp", address: "127.0.0.1:7001"})
+		server, _ := b.echo(socket.Spec{Network: "tcp", Address: "127.0.0.1:7001"})
 		b.reach("tcp", "127.0.0.1:7001")
 		must(t, server.Close())
 		err := try(b.host, "tcp", "127.0.0.1:7001")
@@ -50,8 +56,8 @@ func TestD4ListenerGone(t *testing.T) {
 func TestD5StalledReader(t *testing.T) {
 	t.Parallel()
 	b := startBed(t, bedConfig{noRace: true})
-	m := b.meet(socket{address: "127.0.0.1:7000"})
-	const bulk, stalledFlows = 32e6, 10
+	m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
+	const bulk, stalledFlows = 10e6, 10
 	before := b.timeBulk(m, bulk)
 
 	var sent atomic.Int64
@@ -120,13 +126,18 @@ func flood(c *net.TCPConn, sent *atomic.Int64) error {
 	}
 }
 
-// timeBulk measures a transfer both ways.
+// timeBulk measures a transfer both ways, the best of three, because other tests
+// are at work.
 func (b *bed) timeBulk(m *meeting, size int64) time.Duration {
 	b.t.Helper()
-	client, server := m.pair()
-	started := time.Now()
-	must(b.t, together(2, func(i int) error { return exchangeBulk([]*net.TCPConn{client, server}[i], size) }))
-	return time.Since(started)
+	best := time.Hour
+	for range 3 {
+		client, server := m.pair()
+		started := time.Now()
+		must(b.t, together(2, func(i int) error { return exchangeBulk([]*net.TCPConn{client, server}[i], size) }))
+		best = min(best, time.Since(started))
+	}
+	return best
 }
 
 // D6: 5,000 connections at once and 100,000 one after another: descriptors,
@@ -134,7 +145,7 @@ func (b *bed) timeBulk(m *meeting, size int64) time.Duration {
 func TestD6ManyConnections(t *testing.T) {
 	b := startBed(t, bedConfig{noRace: true})
 	const address, lanes = "127.0.0.1:7000", 4
-	_, name := b.echo(socket{network: "tcp", address: address, backlog: 4096})
+	_, name := b.echo(socket.Spec{Network: "tcp", Address: address, Backlog: 4096})
 	b.view.port(name, "open")
 	parts := []*process{b.agent, b.daemon}
 	files := make([]int, len(parts))
@@ -247,8 +258,8 @@ func TestD7BlackHoles(t *testing.T) {
 	const hole, alive = "127.0.0.1:7000", "127.0.0.1:7001"
 	// Linux drops what asks for a connection when the queue of those that nobody
 	// has accepted is full.
-	m := b.meet(socket{address: hole, backlog: 1})
-	_, name := b.echo(socket{network: "tcp", address: alive})
+	m := b.meet(socket.Spec{Address: hole, Backlog: 1})
+	_, name := b.echo(socket.Spec{Network: "tcp", Address: alive})
 	b.view.port(name, "open")
 	for full := false; !full; {
 		c, err := net.Conn(nil), error(nil)

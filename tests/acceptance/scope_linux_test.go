@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
 // A1: every kind of listener, TCP and UDP, is reachable on the host on exactly
@@ -42,7 +44,7 @@ func testScope(t *testing.T, detect string) {
 	} {
 		port := 7000 + i
 		for _, network := range []string{"tcp", "udp"} {
-			server, name := b.echo(socket{network: network, address: fmt.Sprintf("%s:%d", c.bind, port), only6: c.only6})
+			server, name := b.echo(socket.Spec{Network: network, Address: fmt.Sprintf("%s:%d", c.bind, port), OnlyV6: c.only6})
 			b.view.port(name, "open")
 			for _, a := range all {
 				address := hostPort(a, port)
@@ -73,7 +75,7 @@ func TestA1GuestOnlyAddress(t *testing.T) {
 	joinNamespaces(t, b.guest, guestWire, newNamespace(t), hostWire)
 	b.startAgent()
 	b.startDaemon()
-	_, name := b.echo(socket{network: "tcp", address: guestWire.v4.String() + ":7000"})
+	_, name := b.echo(socket.Spec{Network: "tcp", Address: guestWire.v4.String() + ":7000"})
 	if p := b.view.port(name, "ignored"); p.Reason == "" {
 		t.Errorf("%s is ignored without a reason: %+v", name, p)
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
 // transports are those that a link between namespaces can have.
@@ -24,9 +26,9 @@ type meeting struct {
 }
 
 // meet starts such a server, and waits until it is forwarded.
-func (b *bed) meet(s socket) *meeting {
+func (b *bed) meet(s socket.Spec) *meeting {
 	b.t.Helper()
-	l := listen(b.t, b.guest, s)
+	l := listen(b.t, b.maker, s)
 	b.view.port("tcp "+l.Addr().String(), "open")
 	return &meeting{b, l, l.Addr().String()}
 }
@@ -61,7 +63,7 @@ func TestD1HalfClose(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			b := startBed(t, bedConfig{transport: transport})
-			m := b.meet(socket{address: "127.0.0.1:7000"})
+			m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
 			for _, size := range []int{0, 1, 64 << 10, 10 << 20} {
 				client, server := m.pair()
 				halfClose(t, fmt.Sprintf("client first, reply of %d", size), client, server, size)
@@ -105,7 +107,7 @@ func halfClose(t *testing.T, what string, asks, answers *net.TCPConn, size int) 
 func TestD2SmallBuffers(t *testing.T) {
 	t.Parallel()
 	b := startBed(t, bedConfig{})
-	client, server := b.meet(socket{address: "127.0.0.1:7000"}).pair()
+	client, server := b.meet(socket.Spec{Address: "127.0.0.1:7000"}).pair()
 	const buffer, size = 32 << 10, 16 << 20
 	for _, c := range []*net.TCPConn{client, server} {
 		must(t, errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer)))
@@ -139,7 +141,7 @@ func exchangeBulk(c *net.TCPConn, size int64) error {
 func TestD8Bulk(t *testing.T) {
 	t.Parallel()
 	b := startBed(t, bedConfig{})
-	m := b.meet(socket{address: "127.0.0.1:7000"})
+	m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
 	for _, size := range []int64{1e6, 10e6, 100e6} {
 		client, server := m.pair()
 		must(t, together(2, func(i int) error {
@@ -152,7 +154,7 @@ func TestD8Bulk(t *testing.T) {
 func TestD3Reset(t *testing.T) {
 	t.Parallel()
 	b := startBed(t, bedConfig{})
-	m := b.meet(socket{address: "127.0.0.1:7000"})
+	m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
 	for _, c := range []struct {
 		name string
 		end  func(c *net.TCPConn) error

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
 // E1: echo from the host and from another machine's address, for many clients:
@@ -16,7 +17,7 @@ func TestE1Datagrams(t *testing.T) {
 	b := startBed(t, bedConfig{})
 	lan := newNamespace(t)
 	joinNamespaces(t, b.host, hostWire, lan, guestWire)
-	_, name := b.echo(socket{network: "udp", address: "[::]:7000"})
+	_, name := b.echo(socket.Spec{Network: "udp", Address: "[::]:7000"})
 	b.view.port(name, "open")
 	testDatagramClients(t, b, 300, "127.0.0.1:7000", "127.8.9.10:7000", "[::1]:7000",
 		hostPort(hostWire.v4.String(), 7000), hostPort(hostWire.v6.String(), 7000))

@@ -1,13 +1,15 @@
-// Command server is the echo server that the acceptance tests run in containers
-// and as a child that inherits its socket. It is static, so that an image needs
-// nothing else.
+//go:build linux
+
+// Command server is the program that the acceptance tests run in containers and
+// in the guest. It is static, so that an image needs nothing else.
 //
 //	server tcp4 0.0.0.0 7000 7999   listens on these ports
 //	server udp :: 7000 7999         a network as package net names it
 //	server fd                       serves the listening socket that is descriptor 3
+//	server make                     makes sockets for the test program
 //
-// Several lists of arguments may follow each other. It prints "ready" when all
-// is open.
+// What it serves is echo. Several lists of networks, addresses and ports may
+// follow each other.
 package main
 
 import (
@@ -19,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/vmbridge/vmbridge/tests/internal/echo"
+	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
 func main() {
@@ -26,13 +29,16 @@ func main() {
 		fmt.Fprintln(os.Stderr, "server:", err)
 		os.Exit(1)
 	}
-	fmt.Println("ready")
-	select {}
 }
 
 func run(args []string) error {
-	if len(args) == 1 && args[0] == "fd" {
-		return inherit()
+	if len(args) == 1 {
+		switch args[0] {
+		case "fd":
+			return inherit()
+		case "make":
+			return socket.Serve()
+		}
 	}
 	for ; len(args) >= 4; args = args[4:] {
 		first, err := strconv.Atoi(args[2])
@@ -50,9 +56,9 @@ func run(args []string) error {
 		}
 	}
 	if len(args) != 0 {
-		return errors.New("want NETWORK ADDRESS FIRST LAST ..., or fd")
+		return errors.New("want NETWORK ADDRESS FIRST LAST ..., fd, or make")
 	}
-	return nil
+	select {}
 }
 
 func serve(network, address string) error {
@@ -74,11 +80,11 @@ func serve(network, address string) error {
 
 func inherit() error {
 	f := os.NewFile(3, "inherited")
-	defer f.Close()
 	l, err := net.FileListener(f)
 	if err != nil {
 		return err
 	}
-	go echo.TCP(l)
+	f.Close()
+	echo.TCP(l)
 	return nil
 }
