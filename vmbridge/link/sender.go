@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
 // Bounds of what waits for a busy connection.
@@ -73,36 +75,12 @@ type queuedDatagrams struct {
 
 func newSender(conn net.Conn) *sender {
 	s := &sender{conn: conn, kick: make(chan struct{}, 1), done: make(chan struct{})}
-	if canTry {
-		s.raw = rawWrite(conn)
-	}
+	s.raw, _ = transport.RawWrite(conn)
 	s.try = func(fd uintptr) bool {
 		s.attempt.n, s.attempt.err = tryWrite(fd, s.attempt.frame)
 		return true
 	}
 	return s
-}
-
-// rawWriter is a connection that reads and writes through different
-// descriptors, such as a pair of pipes.
-type rawWriter interface {
-	WriteRawConn() (syscall.RawConn, error)
-}
-
-// rawWrite gives the descriptor that writes go to, or nil.
-func rawWrite(conn net.Conn) syscall.RawConn {
-	var raw syscall.RawConn
-	var err error
-	switch c := conn.(type) {
-	case rawWriter:
-		raw, err = c.WriteRawConn()
-	case syscall.Conn:
-		raw, err = c.SyscallConn()
-	}
-	if err != nil {
-		return nil
-	}
-	return raw
 }
 
 // run writes what non-blocking callers could not, until the sender fails, and

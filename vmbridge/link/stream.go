@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vmbridge/vmbridge/vmbridge/transport"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
 
@@ -98,12 +99,8 @@ func (s *Stream) attach(socket Socket) {
 		return
 	}
 	s.socket = socket
-	if canTry {
-		if sc, ok := socket.(syscall.Conn); ok {
-			s.raw, _ = sc.SyscallConn()
-		}
-	}
-	if s.raw != nil {
+	if raw, ok := transport.RawWrite(socket); ok {
+		s.raw = raw
 		s.attempt.call = func(fd uintptr) bool {
 			s.attempt.n, s.attempt.err = tryWrite(fd, s.attempt.bytes)
 			return true

@@ -6,31 +6,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canTry tells that sockets can be read and written without blocking through
-// their descriptor.
-const canTry = true
-
-// tryWrite writes what fd takes at once. A full buffer is not an error.
+// tryWrite writes what fd takes at once. A full buffer is not an error, and what
+// a short write leaves is what did not fit.
 func tryWrite(fd uintptr, p []byte) (int, error) {
-	written := 0
-	for written < len(p) {
-		n, err := unix.Write(int(fd), p[written:])
-		if n > 0 {
-			written += n
-		}
+	for {
+		n, err := unix.Write(int(fd), p)
 		switch err {
-		case nil, unix.EINTR:
+		case nil:
+			return n, nil
+		case unix.EINTR:
+			continue
 		case unix.EAGAIN:
-			return written, nil
-		default:
-			return written, err
+			return 0, nil
 		}
-		if err == nil && n >= 0 && written < len(p) {
-			// A short write means that the buffer is full.
-			return written, nil
-		}
+		return 0, err
 	}
-	return written, nil
 }
 
 // tryRead reads what fd has. Nothing to read is reported by again.

@@ -61,9 +61,6 @@ func (c *pipeConn) SetWriteDeadline(t time.Time) error {
 	return c.opError("set", c.w.SetWriteDeadline(t))
 }
 
-// ReadRawConn gives access to the pipe that is read from.
-func (c *pipeConn) ReadRawConn() (syscall.RawConn, error) { return c.r.SyscallConn() }
-
 // WriteRawConn gives access to the pipe that is written to.
 func (c *pipeConn) WriteRawConn() (syscall.RawConn, error) { return c.w.SyscallConn() }
 

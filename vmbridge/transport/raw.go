@@ -18,16 +18,6 @@ func RawWrite(c net.Conn) (syscall.RawConn, bool) {
 	return rawConn(c)
 }
 
-// RawRead is RawWrite for the descriptor that c is read from.
-func RawRead(c net.Conn) (syscall.RawConn, bool) {
-	if p, ok := c.(interface {
-		ReadRawConn() (syscall.RawConn, error)
-	}); ok {
-		return usable(p.ReadRawConn())
-	}
-	return rawConn(c)
-}
-
 func rawConn(c net.Conn) (syscall.RawConn, bool) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
