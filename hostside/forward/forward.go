@@ -22,39 +22,39 @@ const (
 	Failed   State = "failed"   // the host refused it; retried
 )
 
-// Forward is a guest's listener and what became of it, in the form of
-// `ports --json`.
+// Forward is a guest's listener and what became of it. Package control has the
+// JSON of it.
 type Forward struct {
-	Protocol message.Protocol `json:"protocol"`
-	Guest    Guest            `json:"guest"`
-	Host     []Host           `json:"host"`
-	State    State            `json:"state"`
-	Reason   string           `json:"reason"`
-	Owner    message.Owner    `json:"owner"`
-	Link     string           `json:"link"`
-	Flows    int64            `json:"flows"`
-	BytesIn  uint64           `json:"bytes_in"`
-	BytesOut uint64           `json:"bytes_out"`
+	Protocol message.Protocol
+	Guest    Guest
+	Host     []Host
+	State    State
+	Reason   string
+	Owner    message.Owner
+	Link     string
+	Flows    int64
+	BytesIn  uint64
+	BytesOut uint64
 	// DroppedDatagrams found the link's queue full.
-	DroppedDatagrams uint64    `json:"dropped_datagrams,omitempty"`
-	Since            time.Time `json:"since"`
+	DroppedDatagrams uint64
+	Since            time.Time
 }
 
 // Guest is where the guest listens.
 type Guest struct {
-	Address   netip.Addr `json:"address"`
-	Port      uint16     `json:"port"`
-	DualStack bool       `json:"dual_stack,omitempty"`
+	Address   netip.Addr
+	Port      uint16
+	DualStack bool
 }
 
 // Host is one address on the host. An alias (localhost_twin) never makes a
 // conflict and does not count for the state of the forward.
 type Host struct {
-	Address netip.Addr `json:"address"`
-	Port    uint16     `json:"port"`
-	State   State      `json:"state"`
-	Reason  string     `json:"reason"`
-	Alias   bool       `json:"alias,omitempty"`
+	Address netip.Addr
+	Port    uint16
+	State   State
+	Reason  string
+	Alias   bool
 }
 
 // Key names the listener within its link.

@@ -11,8 +11,8 @@ import (
 
 // Change is news of one forward: how it is now, or that it is gone.
 type Change struct {
-	Forward Forward `json:"forward"`
-	Gone    bool    `json:"gone,omitempty"`
+	Forward Forward
+	Gone    bool
 }
 
 // ErrWatchEnded is returned by Next after Close of watcher or engine.
