@@ -85,7 +85,7 @@ func Run(ctx context.Context, config Config) error {
 		ctx:       ctx,
 		config:    config,
 		tracker:   tracker,
-		deliverer: newDeliverer(ctx),
+		deliverer: newDeliverer(ctx, config.Logger),
 		reports:   map[*link.Session]context.CancelFunc{},
 	}
 	detection := tracker.Detection()

@@ -3,9 +3,10 @@ package agent
 import (
 	"context"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/udpbatch"
@@ -23,25 +24,29 @@ const receiveBytes = 1 << 20
 // deliverer connects flows to the guest's sockets.
 type deliverer struct {
 	ctx  context.Context
+	log  logrus.FieldLogger
 	pool *udpbatch.Pool
 	work sync.WaitGroup
 }
 
-func newDeliverer(ctx context.Context) *deliverer {
-	return &deliverer{ctx: ctx, pool: udpbatch.NewPool(2)}
+func newDeliverer(ctx context.Context, log logrus.FieldLogger) *deliverer {
+	return &deliverer{ctx: ctx, log: log, pool: udpbatch.NewPool(2)}
 }
 
 // stream connects a TCP flow.
 func (d *deliverer) stream(s *link.Stream) {
 	d.work.Go(func() {
-		// Keep-alive is the business of the two real ends.
+		// Keep-alive is the business of the two real ends. Not DialTCP, which binds
+		// the socket first: ports in TIME_WAIT then cannot be used again, and a
+		// busy guest runs out of them.
 		dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-		socket, err := dialer.DialTCP(d.ctx, "tcp", netip.AddrPort{}, s.Destination())
+		socket, err := dialer.DialContext(d.ctx, "tcp", s.Destination().String())
 		if err != nil {
+			d.log.WithError(err).Debug("cannot connect a flow")
 			s.Refuse(link.CodeOf(err))
 			return
 		}
-		s.Accept(socket)
+		s.Accept(socket.(*net.TCPConn))
 	})
 }
 
@@ -50,6 +55,7 @@ func (d *deliverer) datagrams(f *link.DatagramFlow) {
 	// Connecting a UDP socket only looks up a route, so it does not block.
 	socket, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(f.Destination()))
 	if err != nil {
+		d.log.WithError(err).Debug("cannot connect a flow")
 		f.Refuse(link.CodeOf(err))
 		return
 	}
