@@ -196,8 +196,13 @@ func TestNotListening(t *testing.T) {
 		o.never(tcpKey("127.0.0.1:6030"))
 		o.never(udpKey("127.0.0.1:6031"))
 		o.never(udpKey("127.0.0.1:6032"))
-		// A listener that turns into a client is one no longer.
+		// A listener that is connected to its first client stays one until it is
+		// closed.
 		p.do("connect mark 127.0.0.1:9")
+		p.listen("mark2", "udp4", "127.0.0.1:6034")
+		o.has(udpKey("127.0.0.1:6034"))
+		o.has(udpKey("127.0.0.1:6033"))
+		p.do("close mark")
 		o.lacks(udpKey("127.0.0.1:6033"))
 	})
 }

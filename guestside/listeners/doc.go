@@ -19,7 +19,8 @@
 //
 // What is reported. Every TCP socket in LISTEN, at once. A UDP socket that is
 // not connected, was bound on purpose, and has lived 50 ms: resolvers bind a
-// random port for one query. "On purpose" is what the bind hook saw (a port was
+// random port for one query. Once reported it stays when it is connected, as
+// netcat's is to its first client. "On purpose" is what the bind hook saw (a port was
 // asked for), or a port outside of ip_local_port_range, from which the kernel
 // picks the ports of clients; the latter is all there is for sockets older than
 // the tracker, and without eBPF. Clients (Ephemeral) are left out unless

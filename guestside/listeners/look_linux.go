@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/guestside/sockdiag"
 	"github.com/vmbridge/vmbridge/guestside/wake"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
 // look asks the kernel for the sockets of p and publishes the difference.
@@ -41,12 +42,14 @@ func (t *Tracker) look(ctx context.Context, p *protocolState) {
 	t.owners.Begin()
 
 	t.match(p, dump, start)
+	if p.number == sockdiag.UDP && p.seen < len(p.sockets) && !t.seeConnected(p, start) {
+		return
+	}
 	if result.Chunks > 1 && p.seen < len(p.sockets) && !t.confirm(p, start) {
 		return
 	}
 	t.forget(p)
-	fresh := p.settled(start)
-	t.findOwners(ctx, p, fresh, start)
+	fresh := t.findOwners(ctx, p, t.settled(p, start), start)
 	if periodic {
 		t.checkHolders(p, start)
 	}
@@ -139,13 +142,20 @@ func (t *Tracker) bound(cookie uint64) (call wake.Call, age time.Duration, ok bo
 }
 
 // settled gives the sockets that are old enough to be reported now, and plans a
-// dump for when the others are.
-func (p *protocolState) settled(now time.Time) (ready []*socket) {
+// dump for when the others are. Of the sockets of one key one has to be: the port
+// must not go with it while there is another.
+func (t *Tracker) settled(p *protocolState, now time.Time) (ready []*socket) {
+	grown := map[message.Key]bool{}
+	for _, s := range p.waiting {
+		if !s.dropped && !s.due.After(now) {
+			grown[s.key] = true
+		}
+	}
 	waiting := p.waiting[:0]
 	for _, s := range p.waiting {
 		switch {
 		case s.dropped:
-		case s.due.After(now):
+		case s.due.After(now) && !grown[s.key] && len(t.groups[s.key]) == 0:
 			p.plan.at(s.due)
 			waiting = append(waiting, s)
 		default:
@@ -158,6 +168,25 @@ func (p *protocolState) settled(now time.Time) (ready []*socket) {
 		p.plan.at(next)
 	}
 	return ready
+}
+
+// seeConnected notes the UDP sockets that were connected after they had been
+// reported. They stay listeners as long as they live: netcat connects its socket
+// to the first client that it hears, and the conversation has to go on. It gives
+// false when the kernel cannot be asked.
+func (t *Tracker) seeConnected(p *protocolState, now time.Time) bool {
+	dump, _, err := t.conn.DumpConnected(p.dump[:0], p.number)
+	if err != nil {
+		t.dumpFailed(p, err, now)
+		return false
+	}
+	p.dump = dump
+	for i := range dump {
+		if s, ok := p.sockets[dump[i].Cookie]; ok && s.reported {
+			p.see(s)
+		}
+	}
+	return true
 }
 
 // confirm asks once more, because a dump of several chunks may have skipped

@@ -22,24 +22,47 @@ const (
 	checkRatio = 4
 )
 
-// findOwners finds out whose the sockets are that are about to be reported.
-func (t *Tracker) findOwners(ctx context.Context, p *protocolState, fresh []*socket, now time.Time) {
+// findOwners finds out whose the sockets are that are about to be reported, and
+// gives those that are to be. A socket that no hook told the process of may be
+// closed by now, since the hooks forget it then: another dump, which is cheap,
+// comes before the search, which is not, and also after a search in vain.
+func (t *Tracker) findOwners(ctx context.Context, p *protocolState, fresh []*socket, now time.Time) (ready []*socket) {
 	var unknown []*socket
 	for _, s := range fresh {
-		if process, ok := t.caller(p, s); ok {
+		process, ok := t.caller(p, s)
+		switch {
+		case ok:
 			s.process = process
-		} else {
+			ready = append(ready, s)
+		case s.search == searchedInVain:
+			ready = append(ready, s)
+		case s.search == notSearched && t.ready:
+			s.search = searchNext
+			p.lookAgain(s, now)
+		default:
 			unknown = append(unknown, s)
 		}
 	}
-	limit := searchTime
-	if p.pass == 1 {
-		limit = firstSearchTime
+	if len(unknown) > 0 {
+		t.publish() // what has gone need not wait for the search
+		limit := searchTime
+		if p.pass == 1 {
+			limit = firstSearchTime
+		}
+		t.search(ctx, unknown, limit)
 	}
-	t.search(ctx, unknown, limit)
-	for _, s := range fresh {
+	for _, s := range unknown {
+		if s.process.PID == 0 && s.inode != 0 && t.ready {
+			s.search = searchedInVain
+			p.lookAgain(s, now)
+		} else {
+			ready = append(ready, s)
+		}
+	}
+	for _, s := range ready {
 		t.settleOwner(p, s, now)
 	}
+	return ready
 }
 
 // caller gives the process that made a socket wait, as the hooks saw it, if that

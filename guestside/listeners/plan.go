@@ -22,7 +22,7 @@ const (
 	pollInterval = 250 * time.Millisecond
 	pollShare    = 20
 	// With wake-ups the period serves for what no event announces, such as a UDP
-	// socket that is connected after it was reported. It lies between the bounds
+	// socket that gives up its peer. It lies between the bounds
 	// and grows with the time that a dump takes.
 	minimumSafety = 2 * time.Second
 	maximumSafety = 10 * time.Second

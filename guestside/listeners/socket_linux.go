@@ -24,6 +24,7 @@ type socket struct {
 	ephemeral bool
 	seen      uint32    // the last pass that saw it
 	due       time.Time // when it may be reported
+	search    search    // for its process, before it is reported
 	reported  bool      // it is in its group, unless it is our own
 	dropped   bool      // it is gone
 
@@ -33,6 +34,16 @@ type socket struct {
 	nextCheck time.Time // when the owner is worth another look; zero: never
 	checkStep time.Duration
 }
+
+// search says how far the search for a socket's process is, where no hook told
+// it.
+type search uint8
+
+const (
+	notSearched search = iota
+	searchNext
+	searchedInVain
+)
 
 // protocolState is what is known of the sockets of one protocol.
 type protocolState struct {
@@ -77,6 +88,13 @@ func (p *protocolState) see(s *socket) {
 // has tells whether a socket that is gone may be one of ours.
 func (p *protocolState) has(g sockdiag.Gone) bool {
 	return p.number == g.Protocol && (g.Port == 0 || p.ports[g.Port] > 0)
+}
+
+// lookAgain has the next dump, at once, tell whether a socket that is not
+// reported yet still exists.
+func (p *protocolState) lookAgain(s *socket, now time.Time) {
+	p.waiting = append(p.waiting, s)
+	p.plan.at(now)
 }
 
 // join makes s count for its key.

@@ -75,10 +75,18 @@ type Result struct {
 // families. A kernel without IPv6 has no IPv6 sockets, which is no error. After
 // an error the result is dst as it was.
 func (c *Conn) Dump(dst []Socket, p Protocol) ([]Socket, Result, error) {
-	state := StateListen
 	if p == UDP {
-		state = StateClose
+		return c.dump(dst, p, StateClose)
 	}
+	return c.dump(dst, p, StateListen)
+}
+
+// DumpConnected is Dump for sockets that have a peer.
+func (c *Conn) DumpConnected(dst []Socket, p Protocol) ([]Socket, Result, error) {
+	return c.dump(dst, p, StateEstablished)
+}
+
+func (c *Conn) dump(dst []Socket, p Protocol, state State) ([]Socket, Result, error) {
 	var res Result
 	all := dst
 	for _, family := range [...]Family{IPv4, IPv6} {

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/vmbridge/vmbridge/vmbridge/link"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
 
@@ -295,5 +297,51 @@ func TestCloseOfAStalledLink(t *testing.T) {
 			t.Errorf("took %s", took)
 		}
 		g.set(false)
+	})
+}
+
+// mute is a connection that cannot be written to from some moment on, and still
+// hears the peer.
+type mute struct {
+	net.Conn
+	broken *atomic.Bool
+}
+
+var errMute = errors.New("mute")
+
+func (c mute) Write(p []byte) (int, error) {
+	if c.broken.Load() {
+		return 0, errMute
+	}
+	return c.Conn.Write(p)
+}
+
+// A connection that can only be read from is of no use: the session ends soon,
+// not when the peer has become silent.
+func TestWriteFailureEndsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newMemoryListener()
+		guest, host := newEnd(), newEnd()
+		startServer(t, l, link.Config{Key: testKey, Handler: guest})
+		var broken atomic.Bool
+		states, _ := startConnector(t, 2, func(ctx context.Context) (net.Conn, error) {
+			nc, err := l.dial(ctx)
+			return mute{nc, &broken}, err
+		}, link.Config{Key: testKey, Handler: host})
+		awaitPhase(t, states, link.Up)
+		s := <-host.up
+		broken.Store(true)
+		began := time.Now()
+		if err := s.Send(message.Message{}); !errors.Is(err, errMute) {
+			t.Errorf("sent: %v", err)
+		}
+		if err := <-host.down; !errors.Is(err, errMute) {
+			t.Errorf("ended with %v", err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("took %s", took)
+		}
+		broken.Store(false)
+		awaitPhase(t, states, link.Up)
 	})
 }
