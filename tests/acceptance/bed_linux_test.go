@@ -36,6 +36,7 @@ type bed struct {
 	config      bedConfig
 	host, guest *netns.Namespace
 	programs    string // directory
+	key         linkkey.Key
 	dir         string // logs, key and the link's socket
 	home        string
 	daemon      *process
@@ -64,12 +65,12 @@ func newBed(t *testing.T, config bedConfig) *bed {
 	b.host, b.guest = newNamespace(t), newNamespace(t)
 	b.dir = shortDir(t)
 	b.home = filepath.Join(b.dir, "home")
-	key := linkkey.New()
+	b.key = linkkey.New()
 	for _, err := range []error{
 		os.Mkdir(b.home, 0o700),
-		os.WriteFile(filepath.Join(b.dir, "key"), []byte(key.String()+"\n"), 0o600),
+		os.WriteFile(filepath.Join(b.dir, "key"), []byte(b.key.String()+"\n"), 0o600),
 		// The agent's copy: the other is the daemon's user's.
-		os.WriteFile(filepath.Join(b.dir, "guest.key"), []byte(key.String()+"\n"), 0o600),
+		os.WriteFile(filepath.Join(b.dir, "guest.key"), []byte(b.key.String()+"\n"), 0o600),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -73,25 +73,27 @@ func (b *bed) mark() {
 	}
 }
 
-// A2: a socket that another process inherits, as by socket activation: the port
-// stays when the process that made it has gone, and goes with the heir.
+// A2: a socket that a child inherits over fork and exec: the port stays when the
+// process that made it has gone, and goes with the heir.
 func TestA2Inherited(t *testing.T) {
 	t.Parallel()
 	b := startBed(t, bedConfig{})
-	ancestor := b.startMaker()
-	file, err := ancestor.Open(socket.Spec{Network: "tcp", Address: "127.0.0.1:7000"})
+	r, w, err := os.Pipe() // the heir lives until this closes
 	must(t, err)
-	defer file.Close()
+	defer w.Close()
 	const name = "tcp 127.0.0.1:7000"
-	b.view.port(name, control.PortOpen)
-	cmd := exec.Command(built.server(t), "fd")
-	cmd.ExtraFiles = []*os.File{file}
-	heir := b.spawn(b.guest, "heir", cmd)
-	must(t, file.Close())
-	must(t, ancestor.Close())
+	cmd := exec.Command(built.server(t), "bequeath", "tcp4", "127.0.0.1:7000")
+	cmd.Stdin = r
+	ancestor := b.spawn(b.guest, "ancestor", cmd)
+	must(t, r.Close())
+	<-ancestor.done
+	must(t, ancestor.err)
 	b.reach("tcp", "127.0.0.1:7000")
-	b.view.wait("the heir is the owner", func() bool { return b.view.ports[name].Owner.PID == heir.pid() })
-	heir.kill()
+	b.view.wait("the heir is the owner", func() bool {
+		pid := b.view.ports[name].Owner.PID
+		return pid != 0 && pid != ancestor.pid()
+	})
+	must(t, w.Close())
 	b.unreachable("tcp", "127.0.0.1:7000")
 	b.view.gone(name)
 	for i, e := range b.view.events(name) {

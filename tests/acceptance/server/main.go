@@ -5,7 +5,8 @@
 //
 //	server tcp4 0.0.0.0 7000 7999   listens on these ports
 //	server udp :: 7000 7999         a network as package net names it
-//	server fd                       serves the listening socket that is descriptor 3
+//	server bequeath tcp4 ADDRESS    listens, and leaves the socket to an heir
+//	server inherit                  is the heir, until its standard input ends
 //	server make                     makes sockets for the test program
 //
 // What it serves is echo. Several lists of networks, addresses and ports may
@@ -15,8 +16,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 
@@ -32,13 +35,13 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 1 {
-		switch args[0] {
-		case "fd":
-			return inherit()
-		case "make":
-			return socket.Serve()
-		}
+	switch {
+	case len(args) == 1 && args[0] == "make":
+		return socket.Serve()
+	case len(args) == 1 && args[0] == "inherit":
+		return inherit()
+	case len(args) == 3 && args[0] == "bequeath":
+		return bequeath(args[1], args[2])
 	}
 	for ; len(args) >= 4; args = args[4:] {
 		first, err := strconv.Atoi(args[2])
@@ -56,7 +59,7 @@ func run(args []string) error {
 		}
 	}
 	if len(args) != 0 {
-		return errors.New("want NETWORK ADDRESS FIRST LAST ..., fd, or make")
+		return errors.New("want NETWORK ADDRESS FIRST LAST ..., bequeath NETWORK ADDRESS, inherit, or make")
 	}
 	select {}
 }
@@ -78,13 +81,28 @@ func serve(network, address string) error {
 	return nil
 }
 
-func inherit() error {
-	f := os.NewFile(3, "inherited")
-	l, err := net.FileListener(f)
+// bequeath starts an heir that has the socket as descriptor 3.
+func bequeath(network, address string) error {
+	l, err := net.Listen(network, address)
 	if err != nil {
 		return err
 	}
-	f.Close()
-	echo.TCP(l)
-	return nil
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return err
+	}
+	heir := exec.Command("/proc/self/exe", "inherit")
+	heir.Stdin, heir.Stderr = os.Stdin, os.Stderr
+	heir.ExtraFiles = []*os.File{f}
+	return heir.Start()
+}
+
+func inherit() error {
+	l, err := net.FileListener(os.NewFile(3, "inherited"))
+	if err != nil {
+		return err
+	}
+	go echo.TCP(l)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
