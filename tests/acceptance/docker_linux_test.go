@@ -208,7 +208,7 @@ func TestI4ManyPorts(t *testing.T) {
 		args = append(args, network, "0.0.0.0", fmt.Sprint(first), fmt.Sprint(last))
 	}
 	e.container("many", args...)
-	b.view.wait("all ports are open", func() bool { return countOpen(b.view.ports) == 2*each })
+	b.awaitCounts(2*each, 2*each)
 	must(t, together(4, func(lane int) error {
 		for port := first + lane; port <= last; port += 4 * 7 {
 			for _, network := range []string{"tcp", "udp"} {
@@ -220,7 +220,7 @@ func TestI4ManyPorts(t *testing.T) {
 		return nil
 	}))
 	e.run(nil, "kill", "many")
-	b.view.wait("all ports are gone", func() bool { return len(b.view.ports) == 0 })
+	b.awaitCounts(0, 0)
 	if open := b.hostSockets(); len(open) > 0 {
 		t.Errorf("the host still has %d sockets: %.300q", len(open), open)
 	}
@@ -229,21 +229,24 @@ func TestI4ManyPorts(t *testing.T) {
 	}
 }
 
+// awaitCounts waits until so many ports are listed, and so many of them open.
+func (b *bed) awaitCounts(ports, open int) {
+	b.t.Helper()
+	eventually(b.t, patience, fmt.Sprintf("%d ports, %d open", ports, open), func() error {
+		s, err := b.status()
+		if err == nil && (s.Counts.Ports != ports || s.Counts.Open != open) {
+			err = fmt.Errorf("%+v", s.Counts)
+		}
+		return err
+	})
+}
+
 // descriptorLimit is how many descriptors a child of this process may have.
 func descriptorLimit(t *testing.T) int {
 	t.Helper()
 	var limit syscall.Rlimit
 	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 	return int(limit.Max)
-}
-
-func countOpen(ports map[string]control.Port) (n int) {
-	for _, p := range ports {
-		if p.State == control.PortOpen {
-			n++
-		}
-	}
-	return n
 }
 
 // hostSockets lists the sockets of the host that wait for peers.

@@ -150,7 +150,7 @@ func TestG3Killed(t *testing.T) {
 				}
 			}
 		}
-		b.view.wait("two ports are open", func() bool { return len(b.view.ports) == 2 && countOpen(b.view.ports) == 2 })
+		b.awaitCounts(2, 2)
 		b.unreachable("tcp", "127.0.0.1:7001")
 	}
 }

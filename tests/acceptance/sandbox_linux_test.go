@@ -86,7 +86,7 @@ func TestG3Sandbox(t *testing.T) {
 				t.Errorf("%s: %s: %v", what, network, err)
 			}
 		}
-		b.view.wait("two ports are open", func() bool { return len(b.view.ports) == 2 && countOpen(b.view.ports) == 2 })
+		b.awaitCounts(2, 2)
 	}
 	agent := b.childOf(b.daemon)
 	must(t, syscall.Kill(agent, syscall.SIGKILL))
