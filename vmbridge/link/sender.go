@@ -75,7 +75,9 @@ type queuedDatagrams struct {
 
 func newSender(conn net.Conn) *sender {
 	s := &sender{conn: conn, kick: make(chan struct{}, 1), done: make(chan struct{})}
-	s.raw, _ = transport.RawWrite(conn)
+	if raw, ok := transport.RawWrite(conn); ok {
+		s.raw = raw
+	}
 	s.try = func(fd uintptr) bool {
 		s.attempt.n, s.attempt.err = tryWrite(fd, s.attempt.frame)
 		return true

@@ -29,5 +29,8 @@ func rawConn(c net.Conn) (syscall.RawConn, bool) {
 // usable turns down what Windows offers: RawConn exists there, but the handles
 // always wait.
 func usable(rc syscall.RawConn, err error) (syscall.RawConn, bool) {
-	return rc, err == nil && runtime.GOOS != "windows"
+	if err != nil || runtime.GOOS == "windows" {
+		return nil, false
+	}
+	return rc, true
 }
