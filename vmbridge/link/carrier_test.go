@@ -34,7 +34,7 @@ type way struct {
 func carriers() []carrier {
 	return []carrier{
 		unixCarrier(2),
-		{name: "tcp", conns: 2, open: func(t testing.TB) way { return endpointWay(t, freeTCP(t)) }},
+		{name: "tcp", conns: 2, open: func(t testing.TB) way { return endpointWay(t, "tcp://127.0.0.1:0") }},
 		{name: "exec", conns: 1, open: execWay},
 		{name: "vsock", conns: 2, open: vsockWay},
 		memoryCarrier(2),
@@ -69,17 +69,12 @@ func endpointWay(t testing.TB, url string) way {
 		}
 		t.Fatal(err)
 	}
-	return way{l, func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, transport.DialOptions{}) }, testKey}
-}
-
-func freeTCP(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	if e.Scheme() == transport.TCP { // the system chose the port
+		if e, err = transport.Parse("tcp://" + l.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	defer l.Close()
-	return "tcp://" + l.Addr().String()
+	return way{l, func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, transport.DialOptions{}) }, testKey}
 }
 
 // vsockWay listens on CID 1, the loopback, and nowhere else.
