@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,6 +31,7 @@ func TestDocker(t *testing.T) {
 		{"D1HalfClose", testContainerHalfClose},
 		{"D8Bulk", testContainerBulk},
 		{"E1Datagrams", testContainerDatagrams},
+		{"H3Control", testContainerReachesNoControl},
 		{"C1EngineCrash", testEngineCrash}, // last
 	} {
 		t.Run(sub.name, func(t *testing.T) { sub.test(t, e.in(t)) })
@@ -149,11 +152,14 @@ func testContainerStops(t *testing.T, e *engine) {
 	}
 }
 
-// C1: the engine crashes, with everything that belongs to it.
+// C1: the engine crashes, with everything that belongs to it. Another one serves
+// again.
 func testEngineCrash(_ *testing.T, e *engine) {
 	e.serves("crashes")
 	e.crash()
 	e.b.released(time.Now(), containerPort)
+	e.start()
+	e.serves("again")
 }
 
 // D1, through a container.
@@ -189,6 +195,20 @@ func testContainerDatagrams(t *testing.T, e *engine) {
 	testDatagramClients(t, e.b, 100, "127.0.0.1:"+containerPort, "[::1]:"+containerPort)
 	e.run(nil, "rm", "--force", "datagrams")
 	e.b.released(time.Now(), containerPort)
+}
+
+// H3: a container that shares the guest's network has no way to the control
+// socket, nor to the agent's.
+func testContainerReachesNoControl(t *testing.T, e *engine) {
+	for _, path := range []string{filepath.Join(e.b.home, "control.sock"), e.b.linkSocket()} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+		out, err := runFor(e.b.guest, patience, e.command("run", "--rm", "--net=host", image, "nc", "-zvU", path))
+		if err == nil || !strings.Contains(err.Error(), "No such file") {
+			t.Errorf("a container at %s: %s, %v", path, out, err)
+		}
+	}
 }
 
 // I4: 10,000 TCP and 10,000 UDP ports opened at once by one container all work,

@@ -81,7 +81,7 @@ func (f *flavour) find(t testing.TB, dir string, race bool, packages ...string) 
 }
 
 func build(dir string, race bool, packages []string) error {
-	args := []string{"build", "-o", dir + "/"}
+	args := []string{"build", "-buildvcs=false", "-o", dir + "/"}
 	cgo := "CGO_ENABLED=0"
 	if race {
 		args = append(args, "-race")

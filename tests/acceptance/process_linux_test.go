@@ -137,7 +137,7 @@ func runFor(ns *netns.Namespace, limit time.Duration, cmd *exec.Cmd) (string, er
 }
 
 // patience is how long a test waits for what must happen but is not timed.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // eventually tries until it works, and fails the test when that takes too long.
 func eventually(t testing.TB, within time.Duration, what string, try func() error) {

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -41,29 +42,38 @@ func (b *bed) startMaker() *socket.Maker {
 }
 
 // listen makes a TCP server's socket, until the test ends.
-func listen(t *testing.T, where place, s socket.Spec) *net.TCPListener {
+func listen(t *testing.T, where place, s socket.Spec) (l *net.TCPListener) {
 	t.Helper()
 	s.Network = "tcp"
-	f, err := where.Open(s)
-	must(t, err)
-	defer f.Close() // the listener has a duplicate
-	l, err := net.FileListener(f)
-	must(t, err)
-	t.Cleanup(func() { l.Close() })
-	return l.(*net.TCPListener)
+	use(t, where, s, func(f *os.File) (io.Closer, error) {
+		made, err := net.FileListener(f)
+		l, _ = made.(*net.TCPListener)
+		return made, err
+	})
+	return l
 }
 
 // bindUDP makes a UDP server's socket, until the test ends.
-func bindUDP(t *testing.T, where place, s socket.Spec) *net.UDPConn {
+func bindUDP(t *testing.T, where place, s socket.Spec) (c *net.UDPConn) {
 	t.Helper()
 	s.Network = "udp"
+	use(t, where, s, func(f *os.File) (io.Closer, error) {
+		made, err := net.FilePacketConn(f)
+		c, _ = made.(*net.UDPConn)
+		return made, err
+	})
+	return c
+}
+
+// use has a socket made, and closes what wrap makes of it when the test ends.
+func use(t *testing.T, where place, s socket.Spec, wrap func(*os.File) (io.Closer, error)) {
+	t.Helper()
 	f, err := where.Open(s)
 	must(t, err)
-	defer f.Close() // the connection has a duplicate
-	c, err := net.FilePacketConn(f)
+	defer f.Close() // what wrap gives has a duplicate
+	c, err := wrap(f)
 	must(t, err)
 	t.Cleanup(func() { c.Close() })
-	return c.(*net.UDPConn)
 }
 
 // echo serves in the guest until the test ends or the server is closed. The

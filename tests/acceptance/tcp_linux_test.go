@@ -15,8 +15,17 @@ import (
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
-// transports are those that a link between namespaces can have.
-var transports = []string{"unix", "exec", "tcp"}
+// onEveryTransport runs a test on a bed of each kind of link that there can be
+// between namespaces.
+func onEveryTransport(t *testing.T, f func(t *testing.T, b *bed)) {
+	t.Parallel()
+	for _, transport := range []string{"unix", "exec", "tcp"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			f(t, startBed(t, bedConfig{transport: transport}))
+		})
+	}
+}
 
 // meeting is a server in the guest that gives its connections to the test.
 type meeting struct {
@@ -58,20 +67,15 @@ func noise(n int) []byte {
 // D1: half-close either way with a late reply: every byte arrives, on every
 // transport.
 func TestD1HalfClose(t *testing.T) {
-	t.Parallel()
-	for _, transport := range transports {
-		t.Run(transport, func(t *testing.T) {
-			t.Parallel()
-			b := startBed(t, bedConfig{transport: transport})
-			m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
-			for _, size := range []int{0, 1, 64 << 10, 10 << 20} {
-				client, server := m.pair()
-				halfClose(t, fmt.Sprintf("client first, reply of %d", size), client, server, size)
-				client, server = m.pair()
-				halfClose(t, fmt.Sprintf("server first, reply of %d", size), server, client, size)
-			}
-		})
-	}
+	onEveryTransport(t, func(t *testing.T, b *bed) {
+		m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
+		for _, size := range []int{0, 1, 64 << 10, 10 << 20} {
+			client, server := m.pair()
+			halfClose(t, fmt.Sprintf("client first, reply of %d", size), client, server, size)
+			client, server = m.pair()
+			halfClose(t, fmt.Sprintf("server first, reply of %d", size), server, client, size)
+		}
+	})
 }
 
 // halfClose has one end ask and close its direction, and the other answer after

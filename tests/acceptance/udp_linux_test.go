@@ -70,23 +70,18 @@ func datagramClients(ns *netns.Namespace, n int, address string) error {
 
 // E2: datagrams of every size keep their boundaries, and are answered whole.
 func TestE2Sizes(t *testing.T) {
-	t.Parallel()
-	for _, transport := range transports {
-		t.Run(transport, func(t *testing.T) {
-			t.Parallel()
-			b := startBed(t, bedConfig{transport: transport})
-			_, name := b.echo(socket.Spec{Network: "udp", Address: "[::]:7000"})
-			b.view.port(name, control.PortOpen)
-			for _, address := range []string{"127.0.0.1:7000", "[::1]:7000"} {
-				a := &asker{Conn: b.dial("udp", address)}
-				for _, size := range []int{0, 1, 1472, 1473, 9000, 32768, 32769, 65507} {
-					if err := a.ask(noise(size)); err != nil {
-						t.Errorf("%s: %d bytes: %v", address, size, err)
-					}
+	onEveryTransport(t, func(t *testing.T, b *bed) {
+		_, name := b.echo(socket.Spec{Network: "udp", Address: "[::]:7000"})
+		b.view.port(name, control.PortOpen)
+		for _, address := range []string{"127.0.0.1:7000", "[::1]:7000"} {
+			a := &asker{Conn: b.dial("udp", address)}
+			for _, size := range []int{0, 1, 1472, 1473, 9000, 32768, 32769, 65507} {
+				if err := a.ask(noise(size)); err != nil {
+					t.Errorf("%s: %d bytes: %v", address, size, err)
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // E3: the flows of a link are capped, and the least recently used goes first: its
