@@ -6,13 +6,14 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/udpbatch"
 )
 
 // Carrier carries for one link, over whichever session the link has now.
 type Carrier struct {
-	associations *table
+	associations *association.Table[client]
 	pool         *udpbatch.Pool
 
 	mu       sync.Mutex
@@ -21,12 +22,15 @@ type Carrier struct {
 }
 
 // New returns a carrier without a session. Close ends its housekeeping.
-func New(limits Limits) *Carrier {
-	return &Carrier{associations: newTable(limits.withDefaults()), pool: udpbatch.NewPool(2)}
+func New(limits association.Limits) *Carrier {
+	return &Carrier{
+		associations: association.New(limits, func(c client) { c.socket.clients.Add(-1) }),
+		pool:         udpbatch.NewPool(2),
+	}
 }
 
 // Close ends all associations.
-func (c *Carrier) Close() { c.associations.close() }
+func (c *Carrier) Close() { c.associations.Close() }
 
 // SetSession says which session carries from now on; nil for none.
 func (c *Carrier) SetSession(s *link.Session) {
@@ -71,7 +75,7 @@ func (c *Carrier) CarryUDP(conn *net.UDPConn, guest netip.AddrPort, keep func(ne
 	affinity := c.affinity
 	c.mu.Unlock()
 	socket := &socket{carrier: c, conn: batch, guest: guest, stats: stats, affinity: affinity}
-	defer c.associations.dropSocket(socket)
+	defer socket.dropClients()
 
 	var out link.DatagramBatch
 	serve := func(ds []udpbatch.Datagram) {
@@ -80,8 +84,8 @@ func (c *Carrier) CarryUDP(conn *net.UDPConn, guest netip.AddrPort, keep func(ne
 			if keep != nil && !keep(d.Peer.Addr()) {
 				continue
 			}
-			if a := c.associations.get(key{socket, d.Peer, d.Local}); a != nil {
-				out.Add(a.flow, d.Payload)
+			if a := c.association(client{socket, d.Peer, d.Local}); a != nil {
+				out.Add(a.Flow, d.Payload)
 			} else {
 				stats.DroppedDatagrams.Add(1) // no session
 			}
@@ -96,15 +100,4 @@ func (c *Carrier) CarryUDP(conn *net.UDPConn, guest netip.AddrPort, keep func(ne
 			return err
 		}
 	}
-}
-
-// socket is a forward's UDP socket.
-type socket struct {
-	carrier  *Carrier
-	conn     *udpbatch.Conn
-	guest    netip.AddrPort
-	stats    *link.Stats
-	affinity uint32
-
-	associations int // guarded by the table's mutex
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -176,7 +177,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 // a wildcard socket gets them from the address that it asked.
 func TestEveryReplyReachesItsClient(t *testing.T) {
 	host, _ := newLink(t)
-	c := New(Limits{})
+	c := New(association.Limits{})
 	t.Cleanup(c.Close)
 	c.SetSession(host)
 	at, stats := serveUDP(t, c, "0.0.0.0:0", nil)
@@ -202,7 +203,7 @@ func TestEveryReplyReachesItsClient(t *testing.T) {
 // client works again.
 func TestIdleAssociationsEndAndComeBack(t *testing.T) {
 	host, guest := newLink(t)
-	c := New(Limits{Idle: 50 * time.Millisecond})
+	c := New(association.Limits{Idle: 50 * time.Millisecond})
 	t.Cleanup(c.Close)
 	c.SetSession(host)
 	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
@@ -228,7 +229,7 @@ func TestIdleAssociationsEndAndComeBack(t *testing.T) {
 // that is in use.
 func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	host, guest := newLink(t)
-	c := New(Limits{Associations: 3})
+	c := New(association.Limits{Associations: 3})
 	t.Cleanup(c.Close)
 	c.SetSession(host)
 	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
@@ -255,7 +256,7 @@ func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 // A flood of clients must neither grow the table nor stop the service.
 func TestManyClientsStayWithinTheLimit(t *testing.T) {
 	host, _ := newLink(t)
-	c := New(Limits{Associations: 100})
+	c := New(association.Limits{Associations: 100})
 	t.Cleanup(c.Close)
 	c.SetSession(host)
 	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
@@ -277,7 +278,7 @@ func TestManyClientsStayWithinTheLimit(t *testing.T) {
 // E4: a client that is gone when its reply comes ends nothing.
 func TestRefusedRepliesEndNothing(t *testing.T) {
 	host, _ := newLink(t)
-	c := New(Limits{})
+	c := New(association.Limits{})
 	t.Cleanup(c.Close)
 	c.SetSession(host)
 	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
@@ -295,7 +296,7 @@ func TestRefusedRepliesEndNothing(t *testing.T) {
 
 func TestUnwantedPeersAreDropped(t *testing.T) {
 	host, guest := newLink(t)
-	c := New(Limits{})
+	c := New(association.Limits{})
 	t.Cleanup(c.Close)
 	c.SetSession(host)
 	at, _ := serveUDP(t, c, "127.0.0.1:0", func(netip.Addr) bool { return false })
@@ -312,7 +313,7 @@ func TestUnwantedPeersAreDropped(t *testing.T) {
 func TestANewSessionTakesOver(t *testing.T) {
 	first, _ := newLink(t)
 	second, _ := newLink(t)
-	c := New(Limits{})
+	c := New(association.Limits{})
 	t.Cleanup(c.Close)
 	c.SetSession(first)
 	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
@@ -346,7 +347,7 @@ func TestTCPWithoutASessionIsReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	New(Limits{}).CarryTCP(accepted.(*net.TCPConn), netip.MustParseAddrPort("127.0.0.1:9"), new(link.Stats))
+	New(association.Limits{}).CarryTCP(accepted.(*net.TCPConn), netip.MustParseAddrPort("127.0.0.1:9"), new(link.Stats))
 	_ = client.SetReadDeadline(time.Now().Add(patience))
 	if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("read: %v, want a reset", err)

@@ -7,9 +7,6 @@
 // association: a datagram flow of the session. Replies leave through the
 // forward's own socket, from the address that the client had sent to.
 //
-// All associations of a link share one table, ordered by last use. When the
-// table is full the least recently used one goes; one that has been idle too
-// long goes as well, and the same client simply gets a new one with its next
-// datagram. Nothing that the network or a peer does ends a socket: only its
-// owner closes it.
+// All associations of a link share one table (package association). Nothing that
+// the network or a peer does ends a socket: only its owner closes it.
 package carry

@@ -12,6 +12,7 @@ import (
 	"github.com/vmbridge/vmbridge/hostside/carry"
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/forward"
+	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -53,7 +54,7 @@ var _ link.Handler = (*guest)(nil)
 func newGuest(name, url string, engine *forward.Engine, log logrus.FieldLogger) *guest {
 	return &guest{
 		name: name, url: url, engine: engine,
-		carrier: carry.New(carry.Limits{}),
+		carrier: carry.New(association.Limits{}),
 		log:     log.WithField("link", name),
 		state:   link.State{Phase: link.Connecting},
 	}

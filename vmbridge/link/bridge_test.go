@@ -65,6 +65,11 @@ func (e *end) Stream(s *link.Stream) {
 		e.stream(s)
 		return
 	}
+	e.connect(s)
+}
+
+// connect dials what a stream asks for.
+func (e *end) connect(s *link.Stream) {
 	e.work.Go(func() {
 		conn, err := (&net.Dialer{}).DialContext(e.ctx, "tcp", s.Destination().String())
 		if err != nil {

@@ -32,6 +32,19 @@ func (f *DatagramFlow) Source() netip.AddrPort { return f.source }
 // Destination is where the opening side wants the datagrams to go.
 func (f *DatagramFlow) Destination() netip.AddrPort { return f.destination }
 
+// Count has a flow that the peer opened counted in stats, and not in the
+// session's. It is called before Accept.
+func (f *DatagramFlow) Count(stats *Stats) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed.Load() {
+		return
+	}
+	f.stats.Flows.Add(-1)
+	stats.Flows.Add(1)
+	f.stats, f.inbound, f.outbound = stats, &stats.BytesIn, &stats.BytesOut
+}
+
 // Accept answers a flow that the peer opened. See Session.OpenDatagrams for the
 // two functions.
 func (f *DatagramFlow) Accept(receive func(payloads [][]byte), ended func(wire.Code)) {
@@ -65,7 +78,10 @@ func (f *DatagramFlow) end() bool {
 		return false
 	}
 	f.conn.remove(f.id)
-	f.stats.Flows.Add(-1)
+	f.mu.Lock()
+	stats := f.stats
+	f.mu.Unlock()
+	stats.Flows.Add(-1)
 	return true
 }
 

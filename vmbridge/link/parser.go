@@ -170,8 +170,12 @@ func (r *parser) frame(h wire.Header, p []byte) error {
 	switch h.Type {
 	case wire.TypePing:
 		c.out.post(wire.AppendFrame(nil, wire.TypePong, 0, p))
-	case wire.TypePong, wire.TypeOpened:
-		// That they came is all they say.
+	case wire.TypePong:
+		// That it came is all it says.
+	case wire.TypeOpened:
+		if s, ok := c.lookup(h.Flow).(*Stream); ok {
+			s.tellAnswer(0)
+		}
 	case wire.TypeGoodbye:
 		g, err := wire.ParseGoodbye(p)
 		if err != nil {
@@ -199,7 +203,7 @@ func (r *parser) frame(h wire.Header, p []byte) error {
 		}
 		switch f := c.lookup(h.Flow).(type) {
 		case *Stream:
-			f.peerReset()
+			f.peerReset(code)
 		case *DatagramFlow:
 			f.peerEnded(code)
 		}

@@ -87,21 +87,33 @@ func (s *Session) Send(m message.Message) error {
 // does not wait for the answer: a refusal resets the socket. source is told to
 // the other side for its listings. The stream owns the socket.
 func (s *Session) OpenStream(socket Socket, source, destination netip.AddrPort, stats *Stats) error {
-	c, err := s.pick()
+	stream, err := s.AskStream(source, destination, stats, nil)
 	if err != nil {
 		abortSocket(socket)
 		return err
 	}
+	stream.attach(socket)
+	return nil
+}
+
+// AskStream asks the other side to connect to destination before there is a
+// socket to carry. answered is called once, unless Abort comes first: with 0 when
+// it is connected, which Attach or Abort must follow, else with the code of why
+// not. It runs on the reader of a connection, so it must not block.
+func (s *Session) AskStream(source, destination netip.AddrPort, stats *Stats, answered func(wire.Code)) (*Stream, error) {
+	c, err := s.pick()
+	if err != nil {
+		return nil, err
+	}
 	stream := newStream(c, s.newFlow(), source, destination, stats)
 	stream.inbound, stream.outbound = &stats.BytesOut, &stats.BytesIn
+	stream.answered = answered
 	if err := c.add(stream.id, stream); err != nil {
-		abortSocket(socket)
-		return err
+		return nil, err
 	}
 	stats.Flows.Add(1)
 	c.out.post(wire.AppendOpen(nil, stream.id, wire.Open{Network: wire.TCP, Source: source, Destination: destination}))
-	stream.attach(socket)
-	return nil
+	return stream, nil
 }
 
 // OpenDatagrams starts a UDP association with destination on the other side.

@@ -39,6 +39,8 @@ type Stream struct {
 
 	mu     sync.Mutex
 	socket Socket
+	// answered is told once what the peer said to a stream that waits for it.
+	answered func(wire.Code)
 	// Towards the link.
 	credit   int64 // bytes that the peer still takes
 	starved  bool  // pump waits for credit
@@ -75,6 +77,32 @@ func (s *Stream) Source() netip.AddrPort { return s.source }
 
 // Destination is what the opening side wants to be connected to.
 func (s *Stream) Destination() netip.AddrPort { return s.destination }
+
+// Count has a stream that the peer opened counted in stats, and not in the
+// session's. It is called before Accept.
+func (s *Stream) Count(stats *Stats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.stats.Flows.Add(-1)
+	stats.Flows.Add(1)
+	s.stats, s.inbound, s.outbound = stats, &stats.BytesIn, &stats.BytesOut
+}
+
+// Attach gives a stream of Session.AskStream the socket to carry, once the peer
+// has said that it is connected. The stream owns the socket from here on.
+func (s *Stream) Attach(socket Socket) { s.attach(socket) }
+
+// Abort ends a stream of Session.AskStream that nobody waits for any more, on
+// both sides. The function that would be answered is not called.
+func (s *Stream) Abort() {
+	s.mu.Lock()
+	s.answered = nil
+	s.mu.Unlock()
+	s.reset(wire.CodeConnectionReset)
+}
 
 // Accept answers a stream that the peer opened: socket is connected to its
 // destination. The stream owns the socket from here on.
@@ -128,7 +156,22 @@ func (s *Stream) reset(code wire.Code) {
 	}
 }
 
+// tellAnswer passes the peer's answer on, once; 0 is that it is connected. It
+// reports whether somebody waited for it.
+func (s *Stream) tellAnswer(code wire.Code) bool {
+	s.mu.Lock()
+	answered := s.answered
+	s.answered = nil
+	s.mu.Unlock()
+	if answered == nil {
+		return false
+	}
+	answered(code)
+	return true
+}
+
 func (s *Stream) cut(notify bool) {
+	s.tellAnswer(wire.CodeShutdown)
 	if notify {
 		s.reset(wire.CodeConnectionReset)
 	} else {
@@ -138,7 +181,11 @@ func (s *Stream) cut(notify bool) {
 
 // peerReset is called by the reader: the peer's socket was reset, or could not
 // be connected.
-func (s *Stream) peerReset() {
+func (s *Stream) peerReset(code wire.Code) {
+	if s.tellAnswer(code) {
+		s.end()
+		return
+	}
 	s.mu.Lock()
 	if s.closed || s.resetting {
 		s.mu.Unlock()
@@ -192,9 +239,10 @@ func (s *Stream) end() bool {
 	if s.moreRoom != nil {
 		s.moreRoom.Broadcast()
 	}
+	stats := s.stats
 	s.mu.Unlock()
 	s.conn.remove(s.id)
-	s.stats.Flows.Add(-1)
+	stats.Flows.Add(-1)
 	return true
 }
 

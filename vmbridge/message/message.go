@@ -79,7 +79,21 @@ type Agent struct {
 	Version   string  `json:"version"`
 	Kernel    string  `json:"kernel"`
 	Detection Feature `json:"detection"`  // State "ebpf" or "poll"
-	HostReach Feature `json:"host_reach"` // State "on", "off" or "unavailable"
+	HostReach Feature `json:"host_reach"` // State is one of the constants below
+}
+
+// States of Agent.HostReach.
+const (
+	HostReachOn          = "on"
+	HostReachOff         = "off"
+	HostReachUnavailable = "unavailable" // the reason names what the guest lacks
+)
+
+// Host says what the host wants of the agent.
+type Host struct {
+	Version string `json:"version"`
+	// HostReach says that processes of the guest may reach the host's loopback.
+	HostReach bool `json:"host_reach"`
 }
 
 // Feature is a state with the reason for it where it is degraded.
@@ -93,6 +107,7 @@ type Feature struct {
 type Message struct {
 	Listeners *Listeners `json:"listeners,omitempty"`
 	Agent     *Agent     `json:"agent,omitempty"`
+	Host      *Host      `json:"host,omitempty"`
 }
 
 // ErrInvalid is wrapped by every error of Decode.
@@ -136,6 +151,9 @@ func Decode(data []byte) (Message, error) {
 		a.Kernel = Clean(a.Kernel, maxName)
 		a.Detection.clean()
 		a.HostReach.clean()
+	}
+	if h := m.Host; h != nil {
+		h.Version = Clean(h.Version, maxName)
 	}
 	return m, nil
 }

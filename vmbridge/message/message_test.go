@@ -44,6 +44,7 @@ func TestRoundTrip(t *testing.T) {
 			Detection: message.Feature{State: "poll", Reason: "no eBPF: operation not permitted"},
 			HostReach: message.Feature{State: "on"},
 		}},
+		{Host: &message.Host{Version: "1.2.3", HostReach: true}},
 		{Listeners: &message.Listeners{}},
 		{},
 	} {
@@ -134,6 +135,7 @@ func TestHostileStrings(t *testing.T) {
 	m.Listeners.Add[0].Owner = message.Owner{Container: evil, ContainerID: evil, Image: evil, Process: evil, PID: -5}
 	m.Listeners.Dropped = -1
 	m.Agent = &message.Agent{Version: evil, Kernel: evil, Detection: message.Feature{State: evil, Reason: evil}, HostReach: message.Feature{State: evil, Reason: evil}}
+	m.Host = &message.Host{Version: evil}
 	data, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -162,6 +164,9 @@ func checkStrings(t *testing.T, m message.Message) {
 	}
 	if a := m.Agent; a != nil {
 		all = append(all, a.Version, a.Kernel, a.Detection.State, a.Detection.Reason, a.HostReach.State, a.HostReach.Reason)
+	}
+	if h := m.Host; h != nil {
+		all = append(all, h.Version)
 	}
 	for _, s := range all {
 		if len(s) > 1024 || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
