@@ -53,10 +53,14 @@ func newBed(ctx context.Context, sub *subject, s *spawner, congestion string) (_
 			return nil, err
 		}
 	}
-	if b.server, err = startWorker(s, b.guest, sub.name+" server", cmdServer); err != nil {
+	from, to := b.host, b.guest
+	if sub.reach {
+		from, to = to, from
+	}
+	if b.server, err = startWorker(s, to, sub.name+" server", cmdServer); err != nil {
 		return nil, err
 	}
-	if b.client, err = startWorker(s, b.host, sub.name+" client", cmdClient); err != nil {
+	if b.client, err = startWorker(s, from, sub.name+" client", cmdClient); err != nil {
 		return nil, err
 	}
 	// The server listens before it answers its first call.

@@ -34,6 +34,10 @@ func bounds() []bound {
 		{metric: "idleconns.guest", atMost: true, limit: 12},
 		{metric: "idle.cpu.host", atMost: true, limit: 0.2},
 		{metric: "idle.cpu.guest", atMost: true, limit: 0.2},
+		{metric: "reach.up1", against: direct, limit: 0.12},
+		{metric: "reach.down1", against: direct, limit: 0.12},
+		{metric: "reach.refused.p99", atMost: true, limit: 100},
+		{metric: "reach.idle.cpu.guest", atMost: true, limit: 0.2},
 	}
 }
 

@@ -2,7 +2,8 @@
 
 package main
 
-// A Client is the worker in the host namespace. Its methods are spread over
+// A Client is the worker that begins connections: in the host namespace, or in
+// the guest's where the subject carries from there. Its methods are spread over
 // the files of the measures that need them.
 type Client struct {
 	transfers
@@ -10,5 +11,6 @@ type Client struct {
 	connRate
 	flood
 	probes
+	refused
 	idleConns
 }

@@ -38,6 +38,8 @@ func measures() []*measure {
 		{name: "conn32", needs: tcp, run: connectionsPerSecond(32)},
 		{name: "udprr", needs: udp, run: roundTrip("DatagramRoundTrips")},
 		{name: "udpflood", needs: udp, run: datagramOverload},
+		{name: "refused", needs: Carries{Refuses: true}, run: refusals},
+		{name: "local", needs: Carries{Refuses: true}, run: localConnects},
 		{name: "ports", needs: ports, once: true, run: openManyPorts},
 	}
 }
@@ -49,7 +51,8 @@ func chooseMeasures(all []*measure, list string) ([]*measure, error) {
 
 // on reports whether a subject can be measured.
 func (m *measure) on(c Carries) bool {
-	return (c.TCP || !m.needs.TCP) && (c.UDP || !m.needs.UDP) && (c.FreshPorts || !m.needs.FreshPorts)
+	return (c.TCP || !m.needs.TCP) && (c.UDP || !m.needs.UDP) && (c.FreshPorts || !m.needs.FreshPorts) &&
+		(c.Refuses || !m.needs.Refuses)
 }
 
 // A metric is a row of the table.
@@ -74,6 +77,7 @@ func metrics() []metric {
 	tcp := []string{splice, mux, pasta}
 	udp := []string{datagrams, pasta}
 	memory := []string{splice, mux}
+	reach := []string{direct, pasta}
 	return []metric{
 		{"up1", "1 stream, client to server", "Gbit/s", gigabits, 2, tcp},
 		{"down1", "1 stream, server to client", "Gbit/s", gigabits, 2, tcp},
@@ -101,5 +105,20 @@ func metrics() []metric {
 		{"idleconns.guest", "memory per idle connection (1,000), guest process", "KB", kilo, 1, memory},
 		{"idle.cpu.host", "CPU idle, host process", "%", 1, 3, nil},
 		{"idle.cpu.guest", "CPU idle, guest process", "%", 1, 3, nil},
+		{"reach.up1", "guest to host: 1 stream, client to server", "Gbit/s", gigabits, 2, reach},
+		{"reach.down1", "guest to host: 1 stream, server to client", "Gbit/s", gigabits, 2, reach},
+		{"reach.up8", "guest to host: 8 streams, client to server", "Gbit/s", gigabits, 2, reach},
+		{"reach.down8", "guest to host: 8 streams, server to client", "Gbit/s", gigabits, 2, reach},
+		{"reach.rr.p50", "guest to host: TCP round trip of 1 byte, p50", "us", micros, 1, reach},
+		{"reach.conn1", "guest to host: new connections, 1 client", "1/s", 1, 0, reach},
+		{"reach.conn32", "guest to host: new connections, 32 clients", "1/s", 1, 0, reach},
+		{"reach.udprr.p50", "guest to host: UDP echo round trip, p50", "us", micros, 1, reach},
+		{"reach.udpflood.received", "guest to host: UDP under overload, delivered", "1/s", 1, 0, reach},
+		{"reach.refused.p50", "guest to host: connect() to a closed port, p50", "ms", millis, 2, nil},
+		{"reach.refused.p99", "guest to host: connect() to a closed port, p99", "ms", millis, 2, nil},
+		{"reach.local.p50", "connect() to the guest's own listener, p50", "us", micros, 2, []string{direct}},
+		{"reach.idleconns.guest", "guest to host: memory per idle connection (1,000), guest process", "KB", kilo, 1, nil},
+		{"reach.idleconns.host", "guest to host: memory per idle connection (1,000), host process", "KB", kilo, 1, nil},
+		{"reach.idle.cpu.guest", "guest to host: CPU idle, guest process", "%", 1, 3, nil},
 	}
 }

@@ -19,9 +19,10 @@ func pastaMissing() string {
 	return ""
 }
 
-// startPasta starts pasta in the host namespace with the ports of the server.
-// Loopback connections it splices between two sockets.
-func startPasta(b *bed) error {
+// startPasta starts pasta in the host namespace with the ports of the server:
+// its options for TCP and UDP in the direction that is measured, and in the
+// other. Loopback connections it splices between two sockets.
+func startPasta(b *bed, tcp, udp, otherTCP, otherUDP string) error {
 	if err := b.host.do(addUplink); err != nil {
 		return err
 	}
@@ -30,8 +31,8 @@ func startPasta(b *bed) error {
 		"--runas", "0", // it would become nobody, who may not enter the namespace
 		"--netns", "/proc/self/fd/3", // it has given up the right to look into other processes
 		"--config-net",
-		"-t", joinPorts(tcpPorts[:]), "-u", joinPorts(udpPorts[:]),
-		"-T", "none", "-U", "none")
+		tcp, joinPorts(tcpPorts[:]), udp, joinPorts(udpPorts[:]),
+		otherTCP, "none", otherUDP, "none")
 	cmd.ExtraFiles = append(cmd.ExtraFiles, b.guest.file)
 	return b.startPart(roleHost, "pasta", cmd)
 }

@@ -11,6 +11,8 @@ const (
 	portEcho    = 7003 // TCP: echo from a blocking thread
 	portOnce    = 7004 // TCP: echoes one byte and waits for the end
 	portIdle    = 7005 // TCP: echo for many connections
+	portClosed  = 7006 // TCP: nobody listens
+	portOwn     = 7007 // TCP: the client itself
 	portUDPEcho = 7011
 	portUDPSink = 7012 // UDP: reads and counts
 

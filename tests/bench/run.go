@@ -107,6 +107,9 @@ func measureOne(ctx context.Context, m *measure, b *bed, d time.Duration, r *rep
 			b.broken = err // what does not answer would hold up every measure
 		}
 	default:
-		r.add(m.name, b.subject.name, s)
+		column, prefixes := b.subject.files()
+		for _, p := range prefixes {
+			r.add(p+m.name, column, s)
+		}
 	}
 }

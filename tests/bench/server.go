@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Server is the worker in the guest namespace: every service that the
-// measures need, from its start to its end.
+// A Server is the worker at the other end: every service that the measures
+// need, from its start to its end.
 type Server struct {
 	streams   streamServices
 	datagrams datagramServices

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -18,10 +19,14 @@ type table [][]string
 // subject, and vmbridge's ratios to the others.
 func (r *report) results() table {
 	t := table{{"median", "unit"}}
-	compared := []string{splice, datagrams, mux, pasta}
+	compared := []string{direct, splice, datagrams, mux, pasta}
+	var columns []string
 	for _, s := range r.subjects {
-		t[0] = append(t[0], s.name)
+		if column, _ := s.files(); !slices.Contains(columns, column) {
+			columns = append(columns, column)
+		}
 	}
+	t[0] = append(t[0], columns...)
 	for _, name := range compared {
 		t[0] = append(t[0], "/ "+name)
 	}
@@ -30,8 +35,8 @@ func (r *report) results() table {
 			continue
 		}
 		row := []string{m.label, m.unit}
-		for _, s := range r.subjects {
-			row = append(row, format(m.digits)(r.value(m, s.name)))
+		for _, c := range columns {
+			row = append(row, format(m.digits)(r.value(m, c)))
 		}
 		for _, name := range compared {
 			cell := ""
