@@ -4,6 +4,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
+	"github.com/vmbridge/vmbridge/guestside/cgroupbpf"
 	"github.com/vmbridge/vmbridge/guestside/sockdiag"
 )
 
@@ -41,14 +42,6 @@ const (
 	sockAddrProtocol = 36 // bpf_sock_addr.protocol
 	sockProtocol     = 12 // bpf_sock.protocol
 )
-
-// allow ends a cgroup program: the system call goes ahead.
-func allow() asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Imm(asm.R0, 1).WithSymbol("out"),
-		asm.Return(),
-	}
-}
 
 // storeCall fills the value on the stack with the calling process and the time.
 // The port is set by the caller before.
@@ -102,14 +95,6 @@ func emit(ring *ebpf.Map) asm.Instructions {
 	}
 }
 
-func join(parts ...asm.Instructions) asm.Instructions {
-	var all asm.Instructions
-	for _, p := range parts {
-		all = append(all, p...)
-	}
-	return all
-}
-
 // tcpProgram is the body for sock:inet_sock_set_state: it remembers who called
 // listen, by address and port, and wakes.
 func tcpProgram(f traceFormat, calls, ring *ebpf.Map) asm.Instructions {
@@ -140,7 +125,7 @@ func tcpProgram(f traceFormat, calls, ring *ebpf.Map) asm.Instructions {
 		asm.LoadMem(asm.R1, asm.R6, f.family, asm.Half),
 		asm.StoreMem(asm.RFP, stackKey+18, asm.R1, asm.Half),
 	)
-	return join(head, storeCall(), updateMap(calls),
+	return cgroupbpf.Join(head, storeCall(), updateMap(calls),
 		asm.Instructions{
 			asm.StoreMem(asm.RFP, stackEvent, asm.R7, asm.Word).WithSymbol("emit"),
 			asm.LoadMem(asm.R1, asm.R6, f.port, asm.Half),
@@ -162,12 +147,7 @@ func onlyNetns(own uint64) asm.Instructions {
 	if own == 0 {
 		return nil
 	}
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.FnGetNetnsCookie.Call(),
-		asm.LoadImm(asm.R1, int64(own), asm.DWord),
-		asm.JNE.Reg(asm.R0, asm.R1, "out"),
-	}
+	return cgroupbpf.InNetns(own)
 }
 
 // loadCookie stores the cookie of the socket of the context in R6 as the key.
@@ -193,29 +173,29 @@ func bindProgram(netns uint64, anyPort bool, calls *ebpf.Map) asm.Instructions {
 	if !anyPort {
 		head = append(head, asm.JEq.Imm(asm.R7, 0, "out"))
 	}
-	return join(head, onlyNetns(netns),
+	return cgroupbpf.Join(head, onlyNetns(netns),
 		asm.Instructions{asm.StoreMem(asm.RFP, stackValue+offPort, asm.R7, asm.Word)},
-		storeCall(), loadCookie(), updateMap(calls), allow())
+		storeCall(), loadCookie(), updateMap(calls), cgroupbpf.Allow())
 }
 
 // postBindProgram is the body for post_bind4 and post_bind6: it confirms what
 // bindProgram remembered, and wakes.
 func postBindProgram(calls, ring *ebpf.Map) asm.Instructions {
-	return join(udpSocket(), loadCookie(), lookupCookie(calls),
+	return cgroupbpf.Join(udpSocket(), loadCookie(), lookupCookie(calls),
 		asm.Instructions{asm.StoreImm(asm.R0, offConfirmed, 1, asm.Word)},
-		cookieEvent(UDPBind), emit(ring), allow())
+		cookieEvent(UDPBind), emit(ring), cgroupbpf.Allow())
 }
 
 // releaseProgram is the body for sock_release: it forgets, and wakes.
 func releaseProgram(calls, ring *ebpf.Map) asm.Instructions {
-	return join(udpSocket(), loadCookie(), lookupCookie(calls),
+	return cgroupbpf.Join(udpSocket(), loadCookie(), lookupCookie(calls),
 		asm.Instructions{
 			asm.LoadMapPtr(asm.R1, calls.FD()),
 			asm.Mov.Reg(asm.R2, asm.RFP),
 			asm.Add.Imm(asm.R2, stackKey),
 			asm.FnMapDeleteElem.Call(),
 		},
-		cookieEvent(UDPClose), emit(ring), allow())
+		cookieEvent(UDPClose), emit(ring), cgroupbpf.Allow())
 }
 
 func udpSocket() asm.Instructions {

@@ -12,12 +12,11 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
-	"github.com/vmbridge/vmbridge/guestside/pseudofs"
+	"github.com/vmbridge/vmbridge/guestside/cgroupbpf"
 	"github.com/vmbridge/vmbridge/guestside/sockdiag"
 )
 
@@ -36,10 +35,6 @@ const (
 	// are still open. Beyond it a socket is judged by its port alone.
 	rememberedBinds = 65536
 )
-
-// initCgroupNamespace is the inode of the initial cgroup namespace
-// (PROC_CGROUP_INIT_INO in the kernel's include/linux/proc_ns.h).
-const initCgroupNamespace = 0xEFFFFFFB
 
 // Config says what to watch.
 type Config struct {
@@ -145,7 +140,7 @@ func (s *Source) attachTCP() error {
 		return fmt.Errorf("create the map of listen calls: %w", err)
 	}
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "vmb_tcp", Type: ebpf.TracePoint,
-		Instructions: tcpProgram(format, calls, s.ring), License: license})
+		Instructions: tcpProgram(format, calls, s.ring), License: cgroupbpf.License})
 	if err != nil {
 		calls.Close()
 		return fmt.Errorf("load the tracepoint program: %w", err)
@@ -161,9 +156,6 @@ func (s *Source) attachTCP() error {
 	return nil
 }
 
-// license of the programs: they use no helper that asks for the GPL.
-const license = "Apache-2.0"
-
 func (s *Source) attachUDP(cfg Config) (err error) {
 	var opened []io.Closer
 	defer func() {
@@ -175,9 +167,9 @@ func (s *Source) attachUDP(cfg Config) (err error) {
 			c.Close()
 		}
 	}()
-	root, err := openCgroupRoot()
+	root, err := cgroupbpf.OpenRoot()
 	if err != nil {
-		return fmt.Errorf("root cgroup: %w", err)
+		return err
 	}
 	defer root.Close()
 	// Not preallocated: a guest with few UDP servers pays for few.
@@ -200,30 +192,14 @@ func (s *Source) attachUDP(cfg Config) (err error) {
 		{Name: "vmb_bind4", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Bind, Instructions: bind},
 		{Name: "vmb_bind6", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet6Bind, Instructions: bind},
 	} {
-		hook.License = license
-		prog, err := ebpf.NewProgram(&hook)
+		l, err := cgroupbpf.Attach(root, hook)
 		if err != nil {
-			return fmt.Errorf("load %s: %w", hook.Name, err)
-		}
-		l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(root.Fd()), Program: prog, Attach: hook.AttachType})
-		prog.Close()
-		if err != nil {
-			return fmt.Errorf("attach %s to the root cgroup: %w", hook.Name, err)
+			return err
 		}
 		opened = append(opened, l)
 	}
 	s.binds = calls
 	return nil
-}
-
-// openCgroupRoot opens the root of the cgroup2 hierarchy, of which programs
-// see the sockets of every process.
-func openCgroupRoot() (*os.File, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/cgroup", &st); err == nil && st.Ino != initCgroupNamespace {
-		return nil, errors.New("the agent has a cgroup namespace of its own and sees only its part of the tree")
-	}
-	return pseudofs.OpenRoot("cgroup2")
 }
 
 // netnsCookie gives the cookie of the calling thread's network namespace, 0

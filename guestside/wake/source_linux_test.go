@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/vmbridge/vmbridge/guestside/cgroupbpf"
 	"github.com/vmbridge/vmbridge/guestside/pseudofs"
 	"github.com/vmbridge/vmbridge/guestside/sockdiag"
 )
@@ -271,7 +272,7 @@ func TestOtherPrograms(t *testing.T) {
 		t.Helper()
 		swapped := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, uint16(port)))
 		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Bind,
-			License: license,
+			License: cgroupbpf.License,
 			Instructions: asm.Instructions{
 				asm.LoadMem(asm.R2, asm.R1, sockAddrUserPort, asm.Word),
 				asm.Mov.Imm(asm.R0, 0),
