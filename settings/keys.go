@@ -17,6 +17,9 @@ func (s *Settings) keys() map[string]func(*yaml.Node) error {
 		"exposure":                oneOf(&s.Exposure, Mirror, Loopback),
 		"localhost_twin":          boolean(&s.LocalhostTwin),
 		"ports.ignore":            list(&s.Ports.Ignore, portRange),
+		"host_reach.enabled":      boolean(&s.HostReach.Enabled),
+		"host_reach.allow":        list(&s.HostReach.Allow, portRange),
+		"host_reach.deny":         list(&s.HostReach.Deny, portRange),
 		"links":                   list(&s.Links, link),
 	}
 }

@@ -37,6 +37,7 @@ type Settings struct {
 	// LocalhostTwin also opens ::1 for IPv4 listeners.
 	LocalhostTwin bool
 	Ports         Ports
+	HostReach     HostReach
 	Links         []Link
 }
 
@@ -52,12 +53,25 @@ type Ports struct {
 	Ignore []PortRange
 }
 
+// HostReach is what guests may reach on the host's loopback.
+type HostReach struct {
+	// Enabled lets guests reach it at all. Like everything else it waits for
+	// HostNetworking.
+	Enabled bool
+	// Allow lists the ports that guests may reach. Nil, when the file does not
+	// say, means every port; an empty list means none.
+	Allow []PortRange
+	// Deny lists the ports that they may not, whatever Allow says.
+	Deny []PortRange
+}
+
 // Default is what applies where the file says nothing.
 func Default() Settings {
 	return Settings{
 		Exposure: Mirror,
 		// localhost means ::1 first on macOS and Windows.
 		LocalhostTwin: runtime.GOOS != "linux",
+		HostReach:     HostReach{Enabled: true},
 	}
 }
 

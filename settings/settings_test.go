@@ -24,7 +24,7 @@ func TestLoadDefaults(t *testing.T) {
 		"empty":         write(t, ""),
 		"comments only": write(t, "# nothing yet\n"),
 		"null":          write(t, "---\n"),
-		"empty groups":  write(t, "host_networking:\n  # enabled: true\nports:\n"),
+		"empty groups":  write(t, "host_networking:\n  # enabled: true\nports:\nhost_reach:\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := Load(path)
@@ -49,6 +49,10 @@ exposure: loopback
 localhost_twin: true
 ports:
   ignore: [22, 5353/udp, 8000-8010/tcp]
+host_reach:
+  enabled: false
+  allow: [80/tcp, 5000-5999]
+  deny: [5432]
 links:
   - name: default
     url: "vsock://3:732"
@@ -67,6 +71,10 @@ links:
 			{Protocol: "udp", First: 5353, Last: 5353},
 			{Protocol: "tcp", First: 8000, Last: 8010},
 		}},
+		HostReach: HostReach{
+			Allow: []PortRange{{Protocol: "tcp", First: 80, Last: 80}, {First: 5000, Last: 5999}},
+			Deny:  []PortRange{{First: 5432, Last: 5432}},
+		},
 		Links: []Link{
 			{Name: "default", URL: "vsock://3:732"},
 			{Name: "lab.2", URL: "exec:ssh vm vmbridge-guest serve --stdio"},
@@ -89,6 +97,28 @@ func TestIgnoreNothing(t *testing.T) {
 	}
 }
 
+// F9: guests may reach every port of the host's loopback unless the file says
+// otherwise; an empty list of what they may reach is none.
+func TestHostReachPorts(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		want HostReach
+	}{
+		{"", HostReach{Enabled: true}},
+		{"host_reach: {deny: [22/tcp]}\n", HostReach{Enabled: true, Deny: []PortRange{{Protocol: "tcp", First: 22, Last: 22}}}},
+		{"host_reach: {allow: []}\n", HostReach{Enabled: true, Allow: []PortRange{}}},
+		{"host_reach: {enabled: false}\n", HostReach{}},
+	} {
+		s, err := Load(write(t, test.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(s.HostReach, test.want) {
+			t.Errorf("%q: got %#v, want %#v", test.text, s.HostReach, test.want)
+		}
+	}
+}
+
 // G1: a bad settings file is a clear error naming file, line and key.
 func TestLoadMistakes(t *testing.T) {
 	for _, test := range []struct {
@@ -106,6 +136,12 @@ func TestLoadMistakes(t *testing.T) {
 		{"twice", "exposure: mirror\nexposure: loopback\n", 2, "exposure", "twice"},
 		{"bad port", "ports:\n  ignore:\n    - 22\n    - 70000\n", 4, "ports.ignore[1]", "70000"},
 		{"scalar for list", "ports:\n  ignore: 22\n", 2, "ports.ignore", "must be a list"},
+		{"host reach as a switch", "host_reach: true\n", 1, "host_reach", "mapping"},
+		{"host reach's own switch", "host_reach:\n  enabled: yes please\n", 2, "host_reach.enabled", "true or false"},
+		{"unknown key of host reach", "host_reach:\n  ports: [80]\n", 2, "host_reach.ports", "known here: allow, deny, enabled"},
+		{"bad allowed port", "host_reach:\n  allow: [80, 0]\n", 2, "host_reach.allow[1]", "PORT-PORT"},
+		{"bad denied range", "host_reach:\n  deny:\n    - 90-80/tcp\n", 3, "host_reach.deny[0]", "90-80/tcp"},
+		{"nothing allowed", "host_reach:\n  allow:\n", 2, "host_reach.allow", "must be a list, not empty"},
 		{"link without url", "links:\n  - name: a\n", 2, "links[0]", "name and a url"},
 		{"link with unknown key", "links:\n  - name: a\n    uri: b\n", 3, "links[0]", "uri: unknown key"},
 		{"bad link name", "links:\n  - name: ../a\n    url: b\n", 2, "links[0]", "link name"},

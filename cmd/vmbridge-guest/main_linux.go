@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/guestside/agent"
+	"github.com/vmbridge/vmbridge/guestside/hostreach"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
@@ -54,7 +57,10 @@ type serveFlags struct {
 	stdio  bool
 	key    string
 	detect string
-	log    program.LogFlags
+	// hostReach is "auto" or "off", and hostAddresses what it uses.
+	hostReach     string
+	hostAddresses []net.IP
+	log           program.LogFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -80,6 +86,8 @@ input and output instead, for links of the form exec:ssh VM vmbridge-guest serve
 	f.BoolVar(&flags.stdio, "stdio", false, "speak on standard input and output")
 	f.StringVar(&flags.key, "key", defaultKey, "the file with the link's key")
 	f.StringVar(&flags.detect, "detect", agent.DetectAuto, "how to find listeners: auto (eBPF where the kernel has it) or poll")
+	f.StringVar(&flags.hostReach, "host-reach", hostReachAuto, "localhost reaches the host: auto (where the host wants it and the kernel can) or off")
+	f.IPSliceVar(&flags.hostAddresses, "host-address", nil, "the address that stands for the host, one for IPv4 and one for IPv6 (default: some that overlap no route)")
 	flags.log.Register(f)
 	return cmd
 }
@@ -99,14 +107,44 @@ func serve(ctx context.Context, cmd *cobra.Command, flags serveFlags) error {
 	if flags.detect != agent.DetectAuto && flags.detect != agent.DetectPoll {
 		return program.Usage(fmt.Errorf("--detect: %q is neither auto nor poll", flags.detect))
 	}
+	hostReach, err := flags.hostReachConfig()
+	if err != nil {
+		return program.Usage(err)
+	}
 	return agent.Run(ctx, agent.Config{
-		Listen:  flags.listen,
-		Stdio:   flags.stdio,
-		KeyFile: flags.key,
-		Detect:  flags.detect,
-		Logger:  logger,
-		Version: program.Version(version),
+		Listen:    flags.listen,
+		Stdio:     flags.stdio,
+		KeyFile:   flags.key,
+		Detect:    flags.detect,
+		HostReach: hostReach,
+		Logger:    logger,
+		Version:   program.Version(version),
 	})
+}
+
+// Values of --host-reach.
+const (
+	hostReachAuto = "auto"
+	hostReachOff  = "off"
+)
+
+func (flags serveFlags) hostReachConfig() (hostreach.Config, error) {
+	if flags.hostReach != hostReachAuto && flags.hostReach != hostReachOff {
+		return hostreach.Config{}, fmt.Errorf("--host-reach: %q is neither auto nor off", flags.hostReach)
+	}
+	cfg := hostreach.Config{Off: flags.hostReach == hostReachOff}
+	for _, ip := range flags.hostAddresses {
+		a, _ := netip.AddrFromSlice(ip)
+		family := &cfg.IPv6
+		if a = a.Unmap(); a.Is4() {
+			family = &cfg.IPv4
+		}
+		if family.IsValid() {
+			return hostreach.Config{}, fmt.Errorf("--host-address: %s and %s are of one family", *family, a)
+		}
+		*family = a
+	}
+	return cfg, nil
 }
 
 func checkListen(url string) error {

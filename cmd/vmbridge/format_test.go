@@ -88,6 +88,24 @@ func TestPortsOfSeveralLinks(t *testing.T) {
 	}
 }
 
+func TestWriteReached(t *testing.T) {
+	var out strings.Builder
+	if err := writeReached(&out, []control.ReachedPort{
+		{Link: "default", Protocol: "tcp", Port: 5432, State: "open", Flows: 2, BytesIn: 10, BytesOut: 2000},
+		{Link: "default", Protocol: "udp", Port: 53, State: "denied", Reason: "the settings deny port 53"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const want = `
+LINK FROM GUEST TO STATE FLOWS SENT RECEIVED REASON
+default tcp localhost:5432 open 2 10 2000
+default udp localhost:53 denied 0 0 0 the settings deny port 53
+`
+	if got := squeeze("\n" + out.String()); got != strings.TrimSuffix(want, "\n") {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
 func TestEventLines(t *testing.T) {
 	now := time.Date(2025, 1, 2, 3, 4, 5, 6e6, time.UTC)
 	ports := examplePorts()
@@ -121,7 +139,7 @@ func TestWriteStatus(t *testing.T) {
 				HostReach: control.Feature{State: "unavailable", Reason: "not in this version"}},
 			{Name: "lab", URL: "vsock://3:732", State: control.LinkRefused, Reason: "wrong key"},
 		},
-		Counts: control.Count(examplePorts()),
+		Counts: control.Count(examplePorts(), []control.ReachedPort{{Flows: 2}, {Flows: 1}}),
 	}
 	var out strings.Builder
 	if err := writeStatus(&out, status, now); err != nil {
@@ -132,7 +150,7 @@ daemon vmbridge 1.0, pid 42, up 1m30s
 home /h
 host networking off (turn it on: vmbridge enable)
 isolation unknown: settings-store.json: no such key
-ports 3 listeners: 1 open, 1 conflict, 1 ignored; 0 flows
+ports 3 listeners: 1 open, 1 conflict, 1 ignored; 0 flows, and 3 from guests to localhost here
 
 link default sandbox:
 state up

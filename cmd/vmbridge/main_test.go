@@ -196,9 +196,10 @@ func TestToggleWithoutDaemon(t *testing.T) {
 // refusing is a daemon whose policy forbids everything.
 type refusing struct{}
 
-func (refusing) Status() control.Status   { return control.Status{} }
-func (refusing) Ports() []control.Port    { return nil }
-func (refusing) Changed() <-chan struct{} { return nil }
+func (refusing) Status() control.Status         { return control.Status{} }
+func (refusing) Ports() []control.Port          { return nil }
+func (refusing) Reached() []control.ReachedPort { return nil }
+func (refusing) Changed() <-chan struct{}       { return nil }
 func (refusing) SetEnabled(context.Context, bool) error {
 	return fmt.Errorf("%w: isolation is on", control.ErrRefused)
 }

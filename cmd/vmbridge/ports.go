@@ -12,15 +12,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/hostside/control"
 )
 
 func portsCommand() *cobra.Command {
-	var asJSON, follow bool
+	var asJSON, follow, reached bool
 	cmd := &cobra.Command{
 		Use:   "ports",
-		Short: "List what listens in the guests and what became of it here",
-		Long: `List what listens in the guests and what became of it here.
+		Short: "List what listens in the guests and what became of it here, and what guests use here",
+		Long: `List what listens in the guests and what became of it here; then the ports of
+this machine's localhost that guests have used. With --reach only the latter.
+With --json each of the two is a list of its own.
 
 With --watch: one line for each port that is there, then one line for each that
 appears, changes or goes, until interrupted; with --json too, one JSON object
@@ -31,9 +34,14 @@ per line.`,
 			if err != nil {
 				return fmt.Errorf("ports: %w", err)
 			}
-			if follow {
+			switch {
+			case follow && reached:
+				err = program.Usage(errors.New("--watch and --reach exclude each other"))
+			case follow:
 				err = watchPorts(cmd.Context(), cmd.OutOrStdout(), client, asJSON)
-			} else {
+			case reached:
+				err = listReached(cmd.Context(), cmd.OutOrStdout(), client, asJSON)
+			default:
 				err = listPorts(cmd.Context(), cmd.OutOrStdout(), client, asJSON)
 			}
 			if err != nil {
@@ -43,6 +51,7 @@ per line.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&reached, "reach", false, "list only the ports of this machine's localhost that guests have used")
 	cmd.Flags().BoolVar(&follow, "watch", false, "go on and print each change")
 	return cmd
 }
@@ -62,9 +71,15 @@ func listPorts(ctx context.Context, w io.Writer, client *control.Client, asJSON 
 			return err
 		}
 		fmt.Fprintln(w, nothingOpen(status))
-		return nil
+	} else if err := writePorts(w, ports); err != nil {
+		return err
 	}
-	return writePorts(w, ports)
+	reached, err := client.Reached(ctx)
+	if err != nil || len(reached) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	return writeReached(w, reached)
 }
 
 func nothingOpen(s control.Status) string {

@@ -8,6 +8,7 @@ import (
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/hostside/daemon"
 	"github.com/vmbridge/vmbridge/hostside/forward"
+	"github.com/vmbridge/vmbridge/hostside/reach"
 	"github.com/vmbridge/vmbridge/settings"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -21,6 +22,7 @@ func serve(ctx context.Context, p plan, stdout io.Writer) error {
 			return settings.SetEnabled(p.settingsPath, enabled)
 		},
 		Policy:  policy(p.settings, runtime.GOOS),
+		Reach:   reachPolicy(p.settings.HostReach),
 		Logger:  p.logger,
 		Version: program.Version(version),
 		Ready:   func() { writeBanner(stdout, p) },
@@ -37,11 +39,23 @@ func policy(s settings.Settings, goos string) forward.Policy {
 	policy.Exposure = forward.Exposure(s.Exposure)
 	policy.LocalhostTwin = s.LocalhostTwin
 	if s.Ports.Ignore != nil {
-		policy.IgnorePorts = make([]forward.PortRule, 0, len(s.Ports.Ignore))
-		for _, r := range s.Ports.Ignore {
-			policy.IgnorePorts = append(policy.IgnorePorts,
-				forward.PortRule{Protocol: message.Protocol(r.Protocol), First: r.First, Last: r.Last})
-		}
+		policy.IgnorePorts = portRules(s.Ports.Ignore)
 	}
 	return policy
+}
+
+func reachPolicy(s settings.HostReach) reach.Policy {
+	return reach.Policy{Enabled: s.Enabled, Allow: portRules(s.Allow), Deny: portRules(s.Deny)}
+}
+
+// portRules keeps nil, which the settings tell from an empty list, nil.
+func portRules(ranges []settings.PortRange) []forward.PortRule {
+	if ranges == nil {
+		return nil
+	}
+	rules := make([]forward.PortRule, 0, len(ranges))
+	for _, r := range ranges {
+		rules = append(rules, forward.PortRule{Protocol: message.Protocol(r.Protocol), First: r.First, Last: r.Last})
+	}
+	return rules
 }

@@ -114,5 +114,9 @@ func countsLine(c control.Counts) string {
 	if len(parts) > 0 {
 		line += ": " + strings.Join(parts, ", ")
 	}
-	return line + fmt.Sprintf("; %d flows", c.Flows)
+	line += fmt.Sprintf("; %d flows", c.Flows)
+	if c.ReachFlows > 0 {
+		line += fmt.Sprintf(", and %d from guests to localhost here", c.ReachFlows)
+	}
+	return line
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/vmbridge/vmbridge/guestside/hostreach"
 	"github.com/vmbridge/vmbridge/guestside/listeners"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
@@ -35,8 +36,11 @@ type Config struct {
 	// KeyFile holds the link key. Stdio links need none.
 	KeyFile string
 	Detect  string
-	Logger  *logrus.Logger
-	Version string
+	// HostReach configures the guest's way to the host's loopback; its Log is
+	// the agent's.
+	HostReach hostreach.Config
+	Logger    *logrus.Logger
+	Version   string
 }
 
 // Run is the agent: it serves hosts until ctx ends, or on stdio until the host
@@ -80,12 +84,16 @@ func Run(ctx context.Context, config Config) error {
 	if warning := endpoint.Warning(); warning != "" {
 		config.Logger.Warn(warning)
 	}
+	config.HostReach.Log = config.Logger
+	hostReach := hostreach.New(config.HostReach)
+	defer hostReach.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	a := &agent{
 		ctx:       ctx,
 		config:    config,
 		tracker:   tracker,
 		deliverer: newDeliverer(ctx, config.Logger),
+		hostReach: hostReach,
 		reports:   map[*link.Session]context.CancelFunc{},
 	}
 	detection := tracker.Detection()
@@ -132,6 +140,7 @@ type agent struct {
 	config    Config
 	tracker   *listeners.Tracker
 	deliverer *deliverer
+	hostReach *hostreach.Reach
 	work      sync.WaitGroup // the reporting goroutines
 
 	mu      sync.Mutex
@@ -147,11 +156,13 @@ func (a *agent) Up(s *link.Session) {
 	a.mu.Lock()
 	a.reports[s] = cancel
 	a.mu.Unlock()
-	a.work.Go(func() {
-		if err := a.report(ctx, s); err != nil && ctx.Err() == nil && !errors.Is(err, link.ErrClosed) {
-			a.config.Logger.WithError(err).Debug("reporting to a host has ended")
-		}
-	})
+	for _, report := range []func(context.Context, *link.Session) error{a.reportAgent, a.reportListeners} {
+		a.work.Go(func() {
+			if err := report(ctx, s); err != nil && ctx.Err() == nil && !errors.Is(err, link.ErrClosed) {
+				a.config.Logger.WithError(err).Debug("reporting to a host has ended")
+			}
+		})
+	}
 }
 
 // Down implements link.Handler.
@@ -160,11 +171,16 @@ func (a *agent) Down(s *link.Session, err error) {
 	a.reports[s]()
 	delete(a.reports, s)
 	a.mu.Unlock()
+	a.hostReach.Gone(s)
 	a.config.Logger.WithField("reason", err).Info("a host is gone")
 }
 
-// Message implements link.Handler: this version's hosts have nothing to say.
-func (a *agent) Message(*link.Session, message.Message) {}
+// Message implements link.Handler.
+func (a *agent) Message(s *link.Session, m message.Message) {
+	if m.Host != nil {
+		a.hostReach.Want(s, m.Host.HostReach)
+	}
+}
 
 // Stream implements link.Handler.
 func (a *agent) Stream(s *link.Stream) { a.deliverer.stream(s) }
@@ -172,17 +188,30 @@ func (a *agent) Stream(s *link.Stream) { a.deliverer.stream(s) }
 // Datagrams implements link.Handler.
 func (a *agent) Datagrams(f *link.DatagramFlow) { a.deliverer.datagrams(f) }
 
-// report tells a host about the agent and what listens, until either ends.
-func (a *agent) report(ctx context.Context, s *link.Session) error {
-	about := message.Agent{
-		Version:   a.config.Version,
-		Kernel:    kernel(),
-		Detection: a.tracker.Detection(),
-		HostReach: message.Feature{State: "unavailable", Reason: "this version carries only from the host to the guest"},
+// reportAgent tells a host about the agent, at once and whenever host reach
+// changes, until either ends.
+func (a *agent) reportAgent(ctx context.Context, s *link.Session) error {
+	for {
+		hostReach, changed := a.hostReach.State()
+		about := message.Agent{
+			Version:   a.config.Version,
+			Kernel:    kernel(),
+			Detection: a.tracker.Detection(),
+			HostReach: hostReach,
+		}
+		if err := s.Send(message.Message{Agent: &about}); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if err := s.Send(message.Message{Agent: &about}); err != nil {
-		return err
-	}
+}
+
+// reportListeners tells a host what listens, until either ends.
+func (a *agent) reportListeners(ctx context.Context, s *link.Session) error {
 	watch := a.tracker.Watch()
 	defer watch.Close()
 	for {

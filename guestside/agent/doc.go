@@ -3,7 +3,8 @@
 //
 // Theory of operation. Each session has a goroutine that follows the tracker of
 // package listeners and reports differences; a new session starts with a
-// snapshot. A TCP flow is dialled in a goroutine of its own, because a dial may
+// snapshot. Another one tells about the agent itself, and how host reach stands
+// (package hostreach, which is told what each host wants). A TCP flow is dialled in a goroutine of its own, because a dial may
 // hang, and is then the session's. A UDP flow is a connected socket of its own
 // and a goroutine that reads it. Everything an agent does for a session ends
 // with the session; everything else ends with Run.

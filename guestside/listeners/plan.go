@@ -23,9 +23,10 @@ const (
 	pollShare    = 20
 	// With wake-ups the period serves for what no event announces, such as a UDP
 	// socket that gives up its peer. It lies between the bounds
-	// and grows with the time that a dump takes.
+	// and grows with the work: 10,000 listeners, whose owners are looked at as
+	// well, take 35 ms.
 	minimumSafety = 2 * time.Second
-	maximumSafety = 10 * time.Second
+	maximumSafety = 60 * time.Second
 	safetyShare   = 1000
 )
 
@@ -100,6 +101,6 @@ func (p *plan) end(now time.Time, d, work time.Duration) {
 	case p.polled:
 		p.periodic = now.Add(max(pollInterval, pollShare*d))
 	default:
-		p.periodic = now.Add(min(max(minimumSafety, safetyShare*d), maximumSafety))
+		p.periodic = now.Add(min(max(minimumSafety, safetyShare*work), maximumSafety))
 	}
 }

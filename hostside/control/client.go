@@ -46,6 +46,11 @@ func (c *Client) Ports(ctx context.Context) ([]Port, error) {
 	return get[[]Port](ctx, c, "/v1/ports")
 }
 
+// Reached lists the ports of this machine's loopback that guests have used.
+func (c *Client) Reached(ctx context.Context) ([]ReachedPort, error) {
+	return get[[]ReachedPort](ctx, c, "/v1/reached")
+}
+
 // Key asks for the key of a link.
 func (c *Client) Key(ctx context.Context, link string) (string, error) {
 	return get[string](ctx, c, "/v1/keys/"+url.PathEscape(link))

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 type fake struct {
 	mu      sync.Mutex
 	status  Status
+	reached []ReachedPort
 	ports   []Port
 	changed chan struct{}
 	enabled bool
@@ -35,6 +37,8 @@ func newFake() *fake {
 }
 
 func (f *fake) Status() Status { return f.status }
+
+func (f *fake) Reached() []ReachedPort { return f.reached }
 
 func (f *fake) Ports() []Port {
 	f.mu.Lock()
@@ -124,6 +128,13 @@ func TestRequests(t *testing.T) {
 	}
 	if v, err := c.Version(ctx); err != nil || v != (Version{Version: "1.2.3", PID: os.Getpid()}) {
 		t.Errorf("version: %+v, %v", v, err)
+	}
+	if reached, err := c.Reached(ctx); err != nil || reached == nil || len(reached) != 0 {
+		t.Errorf("reached: %#v, %v, want an empty list", reached, err)
+	}
+	b.reached = []ReachedPort{{Link: "default", Protocol: "udp", Port: 53, State: "open", Flows: 1}}
+	if reached, err := c.Reached(ctx); err != nil || !slices.Equal(reached, b.reached) {
+		t.Errorf("reached: %#v, %v", reached, err)
 	}
 	if ports, err := c.Ports(ctx); err != nil || ports == nil || len(ports) != 0 {
 		t.Errorf("no ports: %#v, %v", ports, err)

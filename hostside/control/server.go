@@ -20,6 +20,8 @@ type Backend interface {
 	Status() Status
 	// Ports lists what the guests listen on, sorted as it is to be shown.
 	Ports() []Port
+	// Reached lists the ports of this machine's loopback that guests have used.
+	Reached() []ReachedPort
 	// Changed returns a channel that is closed when what Ports returns has
 	// changed in more than its counters since the call of Changed.
 	Changed() <-chan struct{}
@@ -155,6 +157,9 @@ func routes(b Backend) http.Handler {
 	})
 	mux.HandleFunc("GET /v1/ports/watch", func(w http.ResponseWriter, r *http.Request) {
 		watch(w, r, b)
+	})
+	mux.HandleFunc("GET /v1/reached", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, append([]ReachedPort{}, b.Reached()...))
 	})
 	mux.HandleFunc("PUT /v1/enabled", func(w http.ResponseWriter, r *http.Request) {
 		var enabled bool

@@ -78,6 +78,24 @@ type Counts struct {
 	Ignored  int   `json:"ignored"`
 	Failed   int   `json:"failed"`
 	Flows    int64 `json:"flows"`
+	// ReachFlows are those that guests have opened to this machine's loopback.
+	ReachFlows int64 `json:"reach_flows"`
+}
+
+// ReachedPort is a port of this machine's loopback that a guest has used.
+type ReachedPort struct {
+	Link     string `json:"link"`
+	Protocol string `json:"protocol"` // "tcp" or "udp"
+	Port     uint16 `json:"port"`
+	// State of the last attempt: "connecting", "open", "refused", "denied" or
+	// "failed".
+	State    string    `json:"state"`
+	Reason   string    `json:"reason"`
+	Flows    int64     `json:"flows"`
+	BytesIn  uint64    `json:"bytes_in"`  // from the guest's clients to this machine
+	BytesOut uint64    `json:"bytes_out"` // from this machine to the guest's clients
+	Since    time.Time `json:"since"`
+	LastUse  time.Time `json:"last_use"`
 }
 
 // Port is one listener of a guest and what became of it on the host.
@@ -149,8 +167,11 @@ type Version struct {
 }
 
 // Count sums up ports.
-func Count(ports []Port) Counts {
+func Count(ports []Port, reached []ReachedPort) Counts {
 	c := Counts{Ports: len(ports)}
+	for i := range reached {
+		c.ReachFlows += reached[i].Flows
+	}
 	for i := range ports {
 		c.Flows += ports[i].Flows
 		switch ports[i].State {

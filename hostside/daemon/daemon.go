@@ -15,8 +15,10 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/forward"
+	"github.com/vmbridge/vmbridge/hostside/reach"
 	"github.com/vmbridge/vmbridge/hostside/sandbox"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
@@ -39,8 +41,11 @@ type Config struct {
 	// SaveEnabled keeps a changed toggle over restarts.
 	SaveEnabled func(bool) error
 	Policy      forward.Policy
-	Logger      *logrus.Logger
-	Version     string
+	// Reach says which ports of this machine's loopback guests reach while host
+	// networking is on.
+	Reach   reach.Policy
+	Logger  *logrus.Logger
+	Version string
 	// Ready, when set, is told once that the control socket answers.
 	Ready func()
 }
@@ -50,6 +55,7 @@ type Daemon struct {
 	config Config
 	since  time.Time
 	engine *forward.Engine
+	reach  *reach.Reach
 	guests []*guest
 	// sandboxes are the throw-away guests by link name.
 	sandboxes map[string]*sandbox.Sandbox
@@ -83,6 +89,7 @@ func Run(ctx context.Context, config Config) (err error) {
 		keys:      map[string]string{},
 		changed:   make(chan struct{}),
 	}
+	d.reach = reach.New(reach.Config{Policy: d.reachPolicy(), Own: d.engine.Holds, Log: config.Logger})
 	defer func() {
 		for _, s := range d.sandboxes {
 			err = errors.Join(err, s.Close())
@@ -91,6 +98,7 @@ func Run(ctx context.Context, config Config) (err error) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
+	defer d.reach.Close()
 	defer d.engine.Close()
 	// The host's ports are free at once; the rest may take its time.
 	defer context.AfterFunc(ctx, d.engine.Close)()
@@ -137,7 +145,7 @@ func (d *Daemon) startLink(ctx context.Context, work *sync.WaitGroup, l Link) er
 			return err
 		}
 	}
-	g := newGuest(l.Name, l.URL, d.engine, d.config.Logger)
+	g := newGuest(l.Name, l.URL, d)
 	d.guests = append(d.guests, g)
 	if warning := endpoint.Warning(); warning != "" {
 		g.log.Warn(warning)
@@ -198,13 +206,41 @@ func (d *Daemon) SetEnabled(_ context.Context, enabled bool) error {
 	}
 	d.enabled = enabled
 	d.engine.Enable(enabled)
-	if !enabled {
-		for _, g := range d.guests {
+	d.reach.SetPolicy(d.reachPolicy())
+	for _, g := range d.guests {
+		if !enabled {
 			g.cutFlows()
 		}
+		g.tellHost(d.aboutHost())
 	}
 	d.config.Logger.Infof("host networking turned %s", onOff(enabled))
 	return nil
+}
+
+// reachPolicy is the policy of host reach as it is in force.
+func (d *Daemon) reachPolicy() reach.Policy {
+	p := d.config.Reach
+	p.Enabled = p.Enabled && d.enabled
+	return p
+}
+
+// aboutHost is what agents are told. mu is held, or nothing runs yet.
+func (d *Daemon) aboutHost() message.Host {
+	return message.Host{Version: d.config.Version, HostReach: d.reachPolicy().Enabled}
+}
+
+// reachOff says why agents are told that host reach is off; empty when they are
+// not.
+func (d *Daemon) reachOff() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !d.enabled:
+		return "host networking is off"
+	case !d.config.Reach.Enabled:
+		return "the settings say host_reach.enabled: false"
+	}
+	return ""
 }
 
 // Key implements control.Backend.
@@ -266,10 +302,15 @@ func (d *Daemon) Status() control.Status {
 		Version: d.config.Version, PID: os.Getpid(), Home: d.config.Home, Since: d.since,
 		HostNetworking: onOff(enabled),
 		Isolation:      control.Unknown,
-		Counts:         control.Count(d.Ports()),
+		Counts:         control.Count(d.Ports(), d.Reached()),
 	}
+	off := d.reachOff()
 	for _, g := range d.guests {
-		status.Links = append(status.Links, g.status())
+		link := g.status()
+		if link.HostReach.State == message.HostReachOff && off != "" {
+			link.HostReach.Reason = off
+		}
+		status.Links = append(status.Links, link)
 	}
 	return status
 }
@@ -295,4 +336,19 @@ func (d *Daemon) Ports() []control.Port {
 	}
 	slices.SortFunc(ports, control.Compare)
 	return ports
+}
+
+// Reached implements control.Backend.
+func (d *Daemon) Reached() []control.ReachedPort {
+	ports := d.reach.Ports()
+	reached := make([]control.ReachedPort, 0, len(ports))
+	for _, p := range ports {
+		reached = append(reached, control.ReachedPort{
+			Link: p.Link, Protocol: string(p.Protocol), Port: p.Port,
+			State: string(p.State), Reason: p.Reason,
+			Flows: p.Flows, BytesIn: p.BytesIn, BytesOut: p.BytesOut,
+			Since: p.Since, LastUse: p.LastUse,
+		})
+	}
+	return reached
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/vmbridge/vmbridge/hostside/carry"
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/forward"
+	"github.com/vmbridge/vmbridge/hostside/reach"
 	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
-	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
 
 // linkGrace is how long forwards outlive their session: an agent that restarts
@@ -33,11 +33,13 @@ type guest struct {
 	name    string
 	url     string
 	engine  *forward.Engine
+	reach   *reach.Reach
 	carrier *carry.Carrier
 	log     logrus.FieldLogger
 
 	mu      sync.Mutex
 	session *link.Session // nil while the link is down
+	host    message.Host  // what the agent is told
 	state   link.State
 	agent   message.Agent
 	dropped int         // listeners that the agent does not report
@@ -51,12 +53,13 @@ type guest struct {
 
 var _ link.Handler = (*guest)(nil)
 
-func newGuest(name, url string, engine *forward.Engine, log logrus.FieldLogger) *guest {
+func newGuest(name, url string, d *Daemon) *guest {
 	return &guest{
-		name: name, url: url, engine: engine,
+		name: name, url: url, engine: d.engine, reach: d.reach,
 		carrier: carry.New(association.Limits{}),
-		log:     log.WithField("link", name),
+		log:     d.config.Logger.WithField("link", name),
 		state:   link.State{Phase: link.Connecting},
+		host:    d.aboutHost(),
 	}
 }
 
@@ -104,6 +107,7 @@ func (g *guest) Up(s *link.Session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.session = s
+	g.sendHost()
 	if g.grace != nil {
 		g.grace.Stop()
 	}
@@ -148,11 +152,27 @@ func (g *guest) Message(_ *link.Session, m message.Message) {
 	}
 }
 
-// Stream implements link.Handler: this host lets no guest open flows.
-func (g *guest) Stream(s *link.Stream) { s.Refuse(wire.CodeDenied) }
+// Stream implements link.Handler.
+func (g *guest) Stream(s *link.Stream) { g.reach.Stream(g.name, s) }
 
 // Datagrams implements link.Handler.
-func (g *guest) Datagrams(f *link.DatagramFlow) { f.Refuse(wire.CodeDenied) }
+func (g *guest) Datagrams(f *link.DatagramFlow) { g.reach.Datagrams(g.name, f) }
+
+// tellHost tells the agent, now or when it is there, what the host wants.
+func (g *guest) tellHost(about message.Host) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.host = about
+	g.sendHost()
+}
+
+// sendHost is called with mu held. An error means that the session has ended.
+func (g *guest) sendHost() {
+	if g.session != nil {
+		about := g.host
+		_ = g.session.Send(message.Message{Host: &about})
+	}
+}
 
 // cutFlows resets everything that the link carries.
 func (g *guest) cutFlows() {

@@ -20,6 +20,8 @@
 // own, and another one retries what failed and reports what happened. Each
 // socket has one goroutine, which takes no lock: TCP accepts and hands
 // connections to the link's Carrier, UDP is served by the Carrier.
+// Where sockets are bound is also kept under a lock of its own, for those who only
+// ask whether an address leads back to this engine (Holds).
 //
 // What is said about a TCP forward, in listings, events and logs, waits until it
 // has existed for 50 ms, so that sockets which merely reserve a port stay

@@ -53,8 +53,11 @@ type Config struct {
 type system struct {
 	lingers bool
 	prompts bool
-	open    func(s slot, r *route) (hostSocket, error)
-	find    func(ctx context.Context, ports []portowner.Port) ([]portowner.Owner, error)
+	// undercuts: another process can have a specific address beside our
+	// wildcard, and then gets what is sent there.
+	undercuts bool
+	open      func(s slot, r *route) (hostSocket, error)
+	find      func(ctx context.Context, ports []portowner.Port) ([]portowner.Owner, error)
 }
 
 // Engine opens and closes the host's sockets. Its methods may be called at any
@@ -66,6 +69,8 @@ type Engine struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // goroutines of the engine and of its sockets
+
+	holdings holdings
 
 	wake    chan struct{} // the worker has something to do
 	lookUp  chan struct{} // the namer has something to do
@@ -108,7 +113,9 @@ func New(cfg Config) *Engine {
 		watchers: make(map[*Watcher]struct{}),
 	}
 	if e.cfg.open == nil {
-		e.cfg.system = system{lingers: bind.Lingers(runtime.GOOS), prompts: bind.Prompts(runtime.GOOS), open: e.openSocket, find: portowner.Find}
+		e.cfg.system = system{lingers: bind.Lingers(runtime.GOOS), prompts: bind.Prompts(runtime.GOOS),
+			undercuts: runtime.GOOS == "darwin" || runtime.GOOS == "windows",
+			open:      e.openSocket, find: portowner.Find}
 	}
 	e.wg.Go(e.work)
 	e.wg.Go(e.nameOwners)
@@ -123,7 +130,7 @@ func (e *Engine) Close() {
 		e.closed = true
 		for _, g := range e.groups {
 			for _, h := range g.held {
-				h.sock.close()
+				e.closeSocket(g, h)
 			}
 		}
 		for w := range e.watchers {
@@ -224,15 +231,26 @@ func (e *Engine) open(g *group, c *claim) error {
 	h := &held{at: c.host, gen: c.fwd.link.gen, claim: c, opened: time.Now()}
 	s := slot{protocol: g.protocol, at: netip.AddrPortFrom(c.host, g.port),
 		ended: func(err error) { e.ended(g.groupKey, h, err) }}
-	sock, err := e.cfg.open(s, c.route())
+	var err error
+	e.holdings.change(s.held(), func() bool {
+		h.sock, err = e.cfg.open(s, c.route())
+		return err == nil
+	})
 	if err != nil {
 		return err
 	}
-	h.sock = sock
 	h.serve(c, e.cfg.lingers)
 	g.held = append(g.held, h)
 	e.sockets++
 	return nil
+}
+
+// closeSocket has released the port when it returns.
+func (e *Engine) closeSocket(g *group, h *held) {
+	e.holdings.change(holding{g.protocol, netip.AddrPortFrom(h.at, g.port)}, func() bool {
+		h.sock.close()
+		return false
+	})
 }
 
 // ended hears that a Carrier has stopped serving a UDP socket that was not
@@ -243,7 +261,7 @@ func (e *Engine) ended(k groupKey, h *held, err error) {
 		if g == nil || !g.drop(h) {
 			return
 		}
-		h.sock.close()
+		e.closeSocket(g, h)
 		e.sockets--
 		// It reopens at once, unless it has just done so: then it waits.
 		if time.Since(h.opened) < retryConflict {

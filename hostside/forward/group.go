@@ -180,7 +180,7 @@ func (e *Engine) letGo(g *group, h *held) {
 		return
 	}
 	g.drop(h)
-	h.sock.close()
+	e.closeSocket(g, h)
 	e.sockets--
 }
 

@@ -109,13 +109,14 @@ func (r PortRule) String() string {
 	return s
 }
 
-func (r PortRule) matches(k message.Key) bool {
-	return r.First <= k.Port && k.Port <= r.Last && (r.Protocol == "" || r.Protocol == k.Protocol)
+// Matches tells whether the rule is about a port.
+func (r PortRule) Matches(protocol message.Protocol, port uint16) bool {
+	return r.First <= port && port <= r.Last && (r.Protocol == "" || r.Protocol == protocol)
 }
 
 func firstMatch(rules []PortRule, k message.Key) (PortRule, bool) {
 	for _, r := range rules {
-		if r.matches(k) {
+		if r.Matches(k.Protocol, k.Port) {
 			return r, true
 		}
 	}

@@ -38,7 +38,8 @@ type Connector struct {
 	Dial func(context.Context) (net.Conn, error)
 	// Conns is how many connections a session has, 1 to 16.
 	Conns int
-	// Changed is told every change of state, in order, by the goroutine of Run.
+	// Changed, when set, is told every change of state, in order, by the goroutine
+	// of Run.
 	Changed func(State)
 }
 
@@ -59,10 +60,10 @@ func (c *Connector) Run(ctx context.Context) error {
 	cfg := c.Config.withDefaults()
 	last := State{}
 	set := func(s State) {
-		if s != last {
-			last = s
+		if s != last && c.Changed != nil {
 			c.Changed(s)
 		}
+		last = s
 	}
 	set(State{Phase: Connecting})
 	backoff := time.Duration(0)

@@ -271,6 +271,6 @@ func (s *Stream) writeFailed(err error) {
 	over := s.sentFin || s.resetting
 	s.mu.Unlock()
 	if over {
-		s.reset(codeOf(err))
+		s.reset(CodeOf(err))
 	}
 }

@@ -10,9 +10,10 @@ import (
 )
 
 // CodeOf gives the code that stands for an error of a socket or a dial.
-func CodeOf(err error) wire.Code { return codeOf(err) }
-
-func codeOf(err error) wire.Code {
+func CodeOf(err error) wire.Code {
+	if code := systemCode(err); code != 0 {
+		return code
+	}
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return wire.CodeRefused
@@ -26,7 +27,7 @@ func codeOf(err error) wire.Code {
 		return wire.CodeConnectionReset
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
 		return wire.CodeResources
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
 		return wire.CodeAddressNotUsable
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return wire.CodeDenied
@@ -35,4 +36,4 @@ func codeOf(err error) wire.Code {
 }
 
 // isNotConnected tells that a socket's peer was gone before we shut it down.
-func isNotConnected(err error) bool { return errors.Is(err, syscall.ENOTCONN) }
+func isNotConnected(err error) bool { return errors.Is(err, errNotConnected) }

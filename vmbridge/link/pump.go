@@ -38,7 +38,7 @@ func (s *Stream) pump() {
 	}
 	if !errors.Is(err, io.EOF) {
 		s.mu.Unlock()
-		s.reset(codeOf(err))
+		s.reset(CodeOf(err))
 		return
 	}
 	s.sentFin = true
@@ -61,7 +61,7 @@ func (s *Stream) pump() {
 	if err == nil {
 		err = s.readiness.err
 	}
-	s.reset(codeOf(err))
+	s.reset(CodeOf(err))
 }
 
 // waitRead calls ready when the socket may be readable, until it reports true.

@@ -24,8 +24,13 @@ const (
 	// answer.
 	unreadBytes = 4 << 20
 
-	datagramBytes = 256 << 10             // queue of datagrams
-	datagramAge   = 50 * time.Millisecond // older datagrams are dropped
+	// datagramBytes bounds the queue of datagrams. A queue that stands only adds
+	// delay: datagrams older than datagramAge are dropped, but for the last
+	// shortQueue bytes of them, so that no lone datagram is lost because the
+	// machine was busy.
+	datagramBytes = 256 << 10
+	shortQueue    = 64 << 10
+	datagramAge   = 50 * time.Millisecond
 
 	// writeRounds is how often a writer also writes what others have queued
 	// before it leaves that to the sender's own goroutine.
@@ -340,7 +345,9 @@ func (s *sender) takePending() []byte {
 	if len(s.queued) > 0 {
 		now := time.Now()
 		for _, q := range s.queued {
-			if now.Sub(q.since) > datagramAge {
+			stands := s.inQueue > shortQueue
+			s.inQueue -= len(q.frames)
+			if stands && now.Sub(q.since) > datagramAge {
 				q.dropped(q.count)
 				continue
 			}

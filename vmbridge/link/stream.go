@@ -95,8 +95,8 @@ func (s *Stream) Count(stats *Stats) {
 // has said that it is connected. The stream owns the socket from here on.
 func (s *Stream) Attach(socket Socket) { s.attach(socket) }
 
-// Abort ends a stream of Session.AskStream that nobody waits for any more, on
-// both sides. The function that would be answered is not called.
+// Abort ends a stream on both sides, and resets its socket where it has one. A
+// function that waits for the answer of Session.AskStream is not called.
 func (s *Stream) Abort() {
 	s.mu.Lock()
 	s.answered = nil

@@ -1,0 +1,160 @@
+package netstack
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// blackHole holds the SYNs for ports below 10 and refuses the others.
+func blackHole(t *testing.T) (b *bed, held *atomic.Int64) {
+	held = new(atomic.Int64)
+	release := make(chan struct{})
+	b = newBed(t, func(r *Request) {
+		if r.Destination().Port() >= 10 {
+			r.Refuse()
+			return
+		}
+		held.Add(1)
+		<-release
+		r.Ignore()
+	}, nil)
+	t.Cleanup(func() { close(release) })
+	return b, held
+}
+
+// begin starts to connect n times, without waiting for the answer.
+func begin(t *testing.T, to netip.AddrPort, n int) {
+	t.Helper()
+	for range n {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+		if !errors.Is(err, unix.EINPROGRESS) {
+			t.Fatalf("connect: %v", err)
+		}
+	}
+}
+
+func eventually(t *testing.T, what string, true func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !true() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("timed out waiting for: %s", what)
+		}
+	}
+}
+
+// A thousand dials into a black hole delay nobody, and there is a bound on what
+// waits, for one port and in all.
+func TestBlackHole(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	moreDescriptors(t)
+	b, held := blackHole(t)
+	begin(t, netip.AddrPortFrom(b.Host4, 1), maxHalfOpenPerPort+200)
+	eventually(t, "the bound of one port", func() bool { return held.Load() == maxHalfOpenPerPort })
+
+	var slowest atomic.Int64
+	var dialing sync.WaitGroup
+	for range 8 {
+		dialing.Go(func() {
+			for range 50 {
+				start := time.Now()
+				c, err := net.Dial("tcp", netip.AddrPortFrom(b.Host4, 80).String())
+				if !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("another port: %v, want ECONNREFUSED", err)
+					if err == nil {
+						c.Close()
+					}
+					return
+				}
+				for took := int64(time.Since(start)); took > slowest.Load(); {
+					slowest.Store(took)
+				}
+			}
+		})
+	}
+	dialing.Wait()
+	t.Logf("slowest of 400 refusals meanwhile: %v", time.Duration(slowest.Load()))
+	if time.Duration(slowest.Load()) > 500*time.Millisecond {
+		t.Error("another port was delayed")
+	}
+	if n := held.Load(); n != maxHalfOpenPerPort {
+		t.Errorf("%d requests for one port, want %d", n, maxHalfOpenPerPort)
+	}
+
+	for port := uint16(2); port <= 5; port++ {
+		begin(t, netip.AddrPortFrom(b.Host4, port), maxHalfOpenPerPort)
+	}
+	eventually(t, "the bound of all ports", func() bool { return held.Load() == maxHalfOpen })
+}
+
+func moreDescriptors(t *testing.T) {
+	t.Helper()
+	limit := syscall.Rlimit{Cur: 1 << 15, Max: 1 << 15}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Skip("cannot have enough descriptors:", err)
+	}
+}
+
+// A client never runs out of ports, whoever closes first.
+func TestConnectionsInARow(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	count := 100_000
+	if testing.Short() || raceEnabled {
+		count = 40_000 // more than there are ports for
+	}
+	for _, clientFirst := range []bool{true, false} {
+		b := newBed(t, func(r *Request) {
+			c, err := r.Accept()
+			if err != nil {
+				return // the bed closes before the last client's handshake is through
+			}
+			defer c.Close()
+			if clientFirst {
+				_, _ = c.Read(make([]byte, 1))
+			}
+		}, nil)
+		to := netip.AddrPortFrom(b.Host4, 80).String()
+		start, slow := time.Now(), []time.Duration(nil)
+		one := make([]byte, 1)
+		for i := range count {
+			dialed := time.Now()
+			c, err := net.Dial("tcp", to)
+			if err != nil {
+				t.Fatalf("client closes first: %v: connection %d: %v", clientFirst, i, err)
+			}
+			if took := time.Since(dialed); took > 900*time.Millisecond { // a SYN comes again after a second
+				slow = append(slow, took)
+			}
+			if !clientFirst {
+				_, _ = c.Read(one)
+			}
+			c.Close()
+		}
+		t.Logf("client closes first: %v: %d connections in %v", clientFirst, count, time.Since(start))
+		if len(slow) > 0 {
+			t.Errorf("client closes first: %v: connections that lost a SYN took %v", clientFirst, slow)
+		}
+		b.close(t)
+	}
+}

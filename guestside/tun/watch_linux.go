@@ -1,0 +1,87 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+
+	mdnetlink "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// watch starts to keep the rules in front of everybody else's.
+func (d *Device) watch() error {
+	conn, err := mdnetlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
+	d.notices = conn
+	for _, group := range []uint32{unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE} {
+		if err := conn.JoinGroup(group); err != nil {
+			return fmt.Errorf("ask for notifications about rules: %w", err)
+		}
+	}
+	// What changed before the notifications came is found here.
+	for i := range d.families {
+		if err := d.repair(&d.families[i]); err != nil {
+			return err
+		}
+	}
+	d.watching.Go(d.keepFirst)
+	return nil
+}
+
+func (d *Device) keepFirst() {
+	for {
+		// Notifications that were lost are made up for by looking.
+		if _, err := d.notices.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return // closed
+		}
+		for i := range d.families {
+			if err := d.repair(&d.families[i]); err != nil {
+				d.log.WithError(err).Warn("host address: its routing rules cannot be repaired")
+			}
+		}
+	}
+}
+
+// repair makes the rules anew, in front of all others, when a packet to the
+// host address would not take our device.
+func (d *Device) repair(f *family) error {
+	rules, err := d.rules(f.number)
+	if err != nil {
+		return err
+	}
+	ours, lowest := 0, firstPriority+2
+	for _, r := range rules {
+		switch {
+		case r.Protocol == protocol:
+			ours++
+		case r.Priority > 0:
+			lowest = min(lowest, r.Priority)
+		}
+	}
+	if ours == len(f.rules()) && (d.leads(f) || lowest > f.priority) {
+		return nil
+	}
+	if lowest <= 2 {
+		return fmt.Errorf("no room before rule %d for %v", lowest, f.pair.host)
+	}
+	old := *f
+	f.priority = lowest - 2
+	if err := d.addRules(*f); err != nil {
+		return err
+	}
+	if old.priority != f.priority {
+		if err := d.removeRules(old); err != nil {
+			return err
+		}
+	}
+	d.log.WithField("address", f.pair.host).Infof("host address: another program's routing rules came first or removed ours; they are back, at priority %d", f.priority)
+	return nil
+}
+
+// leads asks the kernel where a packet to the host address would go.
+func (d *Device) leads(f *family) bool {
+	routes, err := d.routes.RouteGet(f.pair.host.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].LinkIndex == d.link.Attrs().Index
+}
