@@ -147,7 +147,7 @@ func left(t *testing.T) []string {
 
 // Host reach is on while a host wants it, and leaves nothing behind.
 func TestOnAndOff(t *testing.T) {
-	if !isolate.InNetns(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := newBed(t)
@@ -194,7 +194,7 @@ func TestKeptOff(t *testing.T) {
 
 // Somebody removes the device: it comes back.
 func TestDeviceRemoved(t *testing.T) {
-	if !isolate.InNetns(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := newBed(t)
@@ -226,7 +226,7 @@ func TestDeviceRemoved(t *testing.T) {
 // F1, F2: a client gets the host's answer: connected, refused, denied. Without a
 // host it is refused at once.
 func TestStreams(t *testing.T) {
-	if !isolate.InNetns(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := newBed(t)
@@ -276,7 +276,7 @@ func TestStreams(t *testing.T) {
 // F1, F2: datagrams go both ways, and what the host refuses is a port
 // unreachable.
 func TestDatagrams(t *testing.T) {
-	if !isolate.InNetns(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := newBed(t)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 const (
@@ -21,7 +23,7 @@ func TestThroughput(t *testing.T) {
 	if os.Getenv("VMBRIDGE_MEASURE") == "" {
 		t.Skip("set VMBRIDGE_MEASURE=1 to measure")
 	}
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	accepted := make(chan net.Conn)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 // blackHole holds the SYNs for ports below 10 and refuses the others.
@@ -63,7 +65,7 @@ func eventually(t *testing.T, what string, true func() bool) {
 // A thousand dials into a black hole delay nobody, and there is a bound on what
 // waits, for one port and in all.
 func TestBlackHole(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	moreDescriptors(t)
@@ -116,7 +118,7 @@ func moreDescriptors(t *testing.T) {
 
 // A client never runs out of ports, whoever closes first.
 func TestConnectionsInARow(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	count := 100_000

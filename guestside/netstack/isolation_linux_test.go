@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 // bridged is a network namespace behind a bridge of this one, as a container
@@ -146,7 +148,7 @@ func TestIsolation(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if !inNamespace(t) {
+			if !isolate.InNetnsWithTUN(t) {
 				return
 			}
 			for _, program := range []string{"ip", "iptables", "ip6tables", "nft"} {
@@ -192,7 +194,7 @@ func (b *bed) gateway(host netip.Addr) netip.Addr {
 
 // The host address answers to ping, from either of the guest's addresses.
 func TestEcho(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := newBed(t, nil, nil)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/nettest"
+
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 // patience is how long a test waits for what must happen.
@@ -62,7 +64,7 @@ func (p *pairs) connect(t testing.TB, host netip.Addr) (*net.TCPConn, *Conn) {
 
 // A connection behaves as one of the kernel's, on both ends (F1).
 func TestConformance(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	p := newPairs(t)
@@ -88,7 +90,7 @@ func TestConformance(t *testing.T) {
 
 // What one side sends arrives whole, and each direction ends by itself (F1).
 func TestHalfClose(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	p := newPairs(t)
@@ -121,7 +123,7 @@ type half interface {
 
 // A reset of either side reaches the other, after the bytes before it.
 func TestReset(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	p := newPairs(t)
@@ -170,7 +172,7 @@ func TestReset(t *testing.T) {
 
 // Both directions of a Conn know of a reset, whichever asks first.
 func TestResetIsRemembered(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	p := newPairs(t)
@@ -191,7 +193,7 @@ func TestResetIsRemembered(t *testing.T) {
 
 // A refused connection is refused at once (F2).
 func TestRefuse(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := newBed(t, (*Request).Refuse, nil)
@@ -219,7 +221,7 @@ func TestRefuse(t *testing.T) {
 
 // A client that gave up while its SYN was held is no connection.
 func TestAcceptAfterTheClientLeft(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	requests, results := make(chan *Request), make(chan error)
@@ -264,7 +266,7 @@ func TestAcceptAfterTheClientLeft(t *testing.T) {
 
 // Close ends connections, requests and their calls, and can be repeated.
 func TestClose(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	p := newPairs(t)

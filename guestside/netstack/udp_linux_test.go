@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 // echoed is a bed that sends every datagram back, but for port 9, which is
@@ -43,7 +45,7 @@ func pattern(n int) []byte {
 
 // Datagrams of every size go both ways, each as one.
 func TestDatagrams(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := echoed(t)
@@ -86,7 +88,7 @@ func (b *bed) guest(host netip.Addr) netip.Addr {
 
 // A port that nobody serves is unreachable for a connected client (F2).
 func TestPortUnreachable(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	b := echoed(t)
@@ -118,7 +120,7 @@ func TestPortUnreachable(t *testing.T) {
 
 // Clients that are bound to an address of the IPv4 loopback work (F10).
 func TestBoundToLoopback(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 9, 8, 7)} {

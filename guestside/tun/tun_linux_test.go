@@ -15,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 // state is everything that Open may change.
@@ -82,7 +84,7 @@ func leads(to netip.Addr) string {
 
 // Close leaves nothing behind, and the device says nothing by itself.
 func TestOpenClose(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	before := state(t)
@@ -113,7 +115,7 @@ func TestOpenClose(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	host4, host6 := netip.MustParseAddr("169.254.9.1"), netip.MustParseAddr("fd00:9::9")
@@ -134,7 +136,7 @@ func TestConfig(t *testing.T) {
 
 // A pair that overlaps a route is passed over, and refused when it is wanted.
 func TestOverlap(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	run(t, "ip link add d0 type veth peer name d1")
@@ -155,7 +157,7 @@ func TestOverlap(t *testing.T) {
 
 // A guest without IPv6 gets none, with the reason.
 func TestNoIPv6(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	const off = sysctls + "ipv6/conf/lo/disable_ipv6"
@@ -208,7 +210,7 @@ func kill(cmd *exec.Cmd) {
 
 // What a killed agent left is replaced.
 func TestKilled(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	before := state(t)
@@ -231,7 +233,7 @@ func TestKilled(t *testing.T) {
 
 // The second agent in a namespace learns who the first one is.
 func TestBusy(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	other := hold(t)
@@ -260,7 +262,7 @@ func TestBusy(t *testing.T) {
 
 // The rules find their place again, and leave those of others as they were.
 func TestRulesComeBack(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolate.InNetnsWithTUN(t) {
 		return
 	}
 	d := open(t, Config{})

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmbridge/vmbridge/hostside/bind"
-	"github.com/vmbridge/vmbridge/hostside/internal/isolate"
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

@@ -18,7 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
-	"github.com/vmbridge/vmbridge/hostside/internal/isolate"
+	"github.com/vmbridge/vmbridge/tests/isolate"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )

@@ -16,7 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/vmbridge/vmbridge/hostside/bind"
-	"github.com/vmbridge/vmbridge/hostside/internal/isolate"
+	"github.com/vmbridge/vmbridge/tests/isolate"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 

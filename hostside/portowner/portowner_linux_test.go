@@ -11,8 +11,8 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/vmbridge/vmbridge/hostside/internal/isolate"
 	"github.com/vmbridge/vmbridge/hostside/portowner"
+	"github.com/vmbridge/vmbridge/tests/isolate"
 )
 
 func comm(t *testing.T) string {

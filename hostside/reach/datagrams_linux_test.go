@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vmbridge/vmbridge/hostside/internal/isolate"
+	"github.com/vmbridge/vmbridge/tests/isolate"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/forward"
-	"github.com/vmbridge/vmbridge/hostside/internal/isolate"
+	"github.com/vmbridge/vmbridge/tests/isolate"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )

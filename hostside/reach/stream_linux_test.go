@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmbridge/vmbridge/hostside/forward"
-	"github.com/vmbridge/vmbridge/hostside/internal/isolate"
+	"github.com/vmbridge/vmbridge/tests/isolate"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"

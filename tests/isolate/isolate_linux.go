@@ -73,3 +73,13 @@ func loopbackUp() error {
 	}
 	return netlink.LinkSetUp(lo)
 }
+
+// InNetnsWithTUN is InNetns for a test that makes TUN devices. It skips where
+// there are none.
+func InNetnsWithTUN(t *testing.T) bool {
+	t.Helper()
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skip("no TUN devices here:", err)
+	}
+	return InNetns(t)
+}
