@@ -17,7 +17,7 @@ func explain(err error) error {
 		return fmt.Errorf("the kernel has no %s: %w", missing, err)
 	}
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("not allowed, or an exclusive program of somebody else is attached there: %w", err)
+		return fmt.Errorf("not allowed (it takes CAP_BPF and CAP_NET_ADMIN), or an exclusive program of somebody else is attached there: %w", err)
 	}
 	return err
 }

@@ -38,14 +38,20 @@ func (d *Device) add(number int, p pair) error {
 	if err := d.addRules(f); err != nil {
 		return err
 	}
+	return d.addRoute(f)
+}
+
+// addRoute makes the address and the route, as far as they are not there.
+func (d *Device) addRoute(f family) error {
+	p := f.pair
 	address := &netlink.Addr{IPNet: single(p.guest), Flags: unix.IFA_F_NOPREFIXROUTE}
-	if number == unix.AF_INET {
+	if f.number == unix.AF_INET {
 		address.Scope = unix.RT_SCOPE_LINK
 	} else {
 		address.Flags |= unix.IFA_F_NODAD
 		address.ValidLft, address.PreferedLft = math.MaxUint32, 0
 	}
-	if err := d.routes.AddrAdd(d.link, address); err != nil {
+	if err := d.routes.AddrReplace(d.link, address); err != nil {
 		return fmt.Errorf("add address %v: %w", p.guest, err)
 	}
 	if err := d.awaitLocal(p.guest); err != nil {
@@ -59,7 +65,7 @@ func (d *Device) add(number int, p pair) error {
 		Table:     table,
 		Protocol:  protocol,
 	}
-	if err := d.routes.RouteAdd(route); err != nil {
+	if err := d.routes.RouteReplace(route); err != nil {
 		return fmt.Errorf("add route to %v: %w", p.host, err)
 	}
 	return nil

@@ -292,6 +292,24 @@ func TestRulesComeBack(t *testing.T) {
 	}
 }
 
+// A device that somebody sets down is up again, with all that it had.
+func TestSetDown(t *testing.T) {
+	if !isolate.InNetnsWithTUN(t) {
+		return
+	}
+	d := open(t, Config{})
+	a := d.Addresses()
+	for range 10 {
+		run(t, "ip link set "+d.Name()+" down")
+		eventually(t, "the way is back", func() bool {
+			return leads(a.Host4) == d.Name() && (a.NoIPv6 != nil || leads(a.Host6) == d.Name())
+		})
+		if n := len(ourRules(t)); n != 2 {
+			t.Errorf("%d rules", n)
+		}
+	}
+}
+
 func ourRules(t *testing.T) (ours []netlink.Rule) {
 	t.Helper()
 	rules, err := netlink.RuleList(unix.AF_INET)

@@ -3,21 +3,23 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	mdnetlink "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// watch starts to keep the rules in front of everybody else's.
+// watch starts to keep the device up, and the rules in front of everybody else's.
 func (d *Device) watch() error {
 	conn, err := mdnetlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	d.notices = conn
-	for _, group := range []uint32{unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE} {
+	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE} {
 		if err := conn.JoinGroup(group); err != nil {
-			return fmt.Errorf("ask for notifications about rules: %w", err)
+			return fmt.Errorf("ask for notifications about devices and rules: %w", err)
 		}
 	}
 	// What changed before the notifications came is found here.
@@ -26,15 +28,18 @@ func (d *Device) watch() error {
 			return err
 		}
 	}
-	d.watching.Go(d.keepFirst)
+	d.watching.Go(d.keep)
 	return nil
 }
 
-func (d *Device) keepFirst() {
+func (d *Device) keep() {
 	for {
 		// Notifications that were lost are made up for by looking.
 		if _, err := d.notices.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return // closed
+		}
+		if err := d.raise(); err != nil {
+			d.log.WithError(err).Warn("host address: its device is down and cannot be set up")
 		}
 		for i := range d.families {
 			if err := d.repair(&d.families[i]); err != nil {
@@ -42,6 +47,28 @@ func (d *Device) keepFirst() {
 			}
 		}
 	}
+}
+
+// raise sets the device up when somebody has set it down, and makes anew what
+// it lost by that: until then, the rules keep every client from connecting.
+func (d *Device) raise() error {
+	link, err := d.routes.LinkByIndex(d.link.Attrs().Index)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil // the owner of the file hears of that
+	}
+	if err != nil || link.Attrs().Flags&net.FlagUp != 0 {
+		return err
+	}
+	if err := d.prepare(); err != nil {
+		return err
+	}
+	for _, f := range d.families {
+		if err := d.addRoute(f); err != nil {
+			return err
+		}
+	}
+	d.log.Infof("host address: somebody set device %s down; it is up again", d.name)
+	return nil
 }
 
 // repair makes the rules anew, in front of all others, when a packet to the

@@ -307,8 +307,9 @@ func (d *Daemon) Status() control.Status {
 	off := d.reachOff()
 	for _, g := range d.guests {
 		link := g.status()
-		if link.HostReach.State == message.HostReachOff && off != "" {
-			link.HostReach.Reason = off
+		if link.HostReach.State != message.HostReachUnavailable && off != "" {
+			// Said now, even where the agent has yet to hear it.
+			link.HostReach = control.Feature{State: control.Off, Reason: off}
 		}
 		status.Links = append(status.Links, link)
 	}

@@ -160,8 +160,10 @@ func (s *Stream) consume(n int) {
 	grant := s.consumed
 	s.consumed = 0
 	// A reader that keeps up deserves a larger window: the credit must not be
-	// what a bulk flow waits for.
-	if !s.draining && s.window < maxWindow {
+	// what a bulk flow waits for. Where every write is left to drain, it keeps up
+	// when nothing has come in the meantime.
+	keepsUp := !s.draining || s.raw == nil && s.queue.size == 0
+	if keepsUp && s.window < maxWindow {
 		if growth := &s.conn.session.growth; growth.Add(s.window) <= maxGrowth {
 			grant += s.window
 			s.window *= 2
