@@ -10,6 +10,8 @@ wanted=(
   nc=netcat-openbsd ip=iproute2 nsenter=util-linux ps=procps tmux=tmux
   dockerd=docker.io docker=docker-cli iptables=iptables busybox=busybox-static
   pasta=passt gcc=gcc
+  curl=curl dig=bind9-dnsutils dnsmasq=dnsmasq-base python3=python3
+  redis-server=redis-server redis-cli=redis-tools
 )
 
 missing() {

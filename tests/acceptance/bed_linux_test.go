@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -23,11 +24,13 @@ const nobody = 65534
 // bedConfig says what differs from the usual bed: root's daemon, a unix socket,
 // eBPF where the kernel has it.
 type bedConfig struct {
-	ordinaryUser bool   // the daemon is not root's
-	detect       string // of the agent; auto by default
-	transport    string // unix (the default), tcp or exec
-	noRace       bool   // programs without the race detector, for tests that measure
-	settings     string // settings.yaml
+	ordinaryUser bool     // the daemon is not root's
+	detect       string   // of the agent; auto by default
+	transport    string   // unix (the default), tcp or exec
+	noRace       bool     // programs without the race detector, for tests that measure
+	settings     string   // settings.yaml
+	flags        []string // of vmbridge up, after those that every bed has
+	through      []string // what the agent is started through, a command such as setpriv
 }
 
 // bed is a host and a guest with the product between them.
@@ -165,8 +168,9 @@ func (b *bed) startAgent() {
 	if b.config.transport == "exec" {
 		return
 	}
-	b.agent = b.spawn(b.guest, "agent", exec.Command(filepath.Join(b.programs, "vmbridge-guest"),
-		"serve", "--listen", b.listenURL(), "--key", filepath.Join(b.dir, "guest.key"), "--detect", b.detect()))
+	args := append(slices.Clone(b.config.through), filepath.Join(b.programs, "vmbridge-guest"),
+		"serve", "--listen", b.listenURL(), "--key", filepath.Join(b.dir, "guest.key"), "--detect", b.detect())
+	b.agent = b.spawn(b.guest, "agent", exec.Command(args[0], args[1:]...))
 	if b.config.ordinaryUser {
 		eventually(b.t, patience, "the agent listens", func() error {
 			return os.Chown(b.linkSocket(), nobody, nobody)
@@ -176,8 +180,8 @@ func (b *bed) startAgent() {
 
 func (b *bed) startDaemon() {
 	b.t.Helper()
-	b.daemon = b.spawn(b.host, "daemon", b.command("up", "--enable", "--link", "vm="+b.linkURL(),
-		"--key", filepath.Join(b.dir, "key")))
+	args := []string{"up", "--enable", "--link", "vm=" + b.linkURL(), "--key", filepath.Join(b.dir, "key")}
+	b.daemon = b.spawn(b.host, "daemon", b.command(append(args, b.config.flags...)...))
 	b.follow()
 }
 

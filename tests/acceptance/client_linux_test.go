@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,10 @@ const answerTime = 2 * time.Second
 
 // dial connects from a namespace.
 func dial(ns *netns.Namespace, network, address string) (c net.Conn, err error) {
+	if strings.HasPrefix(address, "[::]:") {
+		// Else package net tries IPv4 as well, on threads that are elsewhere.
+		network += "6"
+	}
 	err = ns.Do(func() (err error) {
 		c, err = net.DialTimeout(network, address, answerTime)
 		return err

@@ -10,7 +10,9 @@
 // The test program itself has sockets in both: a socket belongs to the namespace
 // of the thread that made it, wherever it is used. So most tests are a few lines
 // about connections, and the programs between them are the product and nothing
-// else. netcat and Docker's containers come in where the row is about them.
+// else. netcat and Docker's containers come in where the row is about them. What
+// localhost of the guest shows is compared with a third namespace, which serves
+// by itself and has nothing of ours: nobody should be able to tell them apart.
 //
 // Nobody sleeps: a test waits for what it expects, on the event stream of
 // vmbridge ports --watch or by trying, with a deadline. Under the race detector

@@ -20,7 +20,7 @@ import (
 // TestDocker holds the rows that are about containers, on one engine.
 func TestDocker(t *testing.T) {
 	t.Parallel()
-	e := startBed(t, bedConfig{}).startEngine()
+	e := startBed(t, bedConfig{}).startEngine(engineConfig{})
 	for _, sub := range []struct {
 		name string
 		test func(*testing.T, *engine)
@@ -218,7 +218,7 @@ func TestI4ManyPorts(t *testing.T) {
 	t.Parallel()
 	const want, reserve = 10000, 50
 	b := startBed(t, bedConfig{noRace: true})
-	e := b.startEngine()
+	e := b.startEngine(engineConfig{})
 	limit := descriptorLimit(t)
 	each := min(want, limit*9/20-reserve)
 	const first = 10000

@@ -20,14 +20,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// image is what the engine's containers run: netcat-openbsd, busybox, and the
-// echo server.
+// image is what the engine's containers run: netcat-openbsd, busybox, the echo
+// server, and what the test adds.
 const image = "tools"
 
-// engine is a Docker engine of a bed's guest, with its own containerd. Its
-// containers have --net=host, and so the guest's network.
+// engineConfig says what differs from the usual engine, whose containers have
+// --net=host, and so the guest's network.
+type engineConfig struct {
+	bridge   string   // network of a bridge for containers, which is masqueraded
+	programs []string // in the image, too
+}
+
+// engine is a Docker engine of a bed's guest, with its own containerd.
 type engine struct {
 	b      *bed
+	config engineConfig
 	docker string // the client
 	dir    string
 	parent string // cgroup of all containers
@@ -36,9 +43,9 @@ type engine struct {
 
 // startEngine starts an engine and makes the image. What it leaves behind,
 // however it ends, goes away with the test.
-func (b *bed) startEngine() *engine {
+func (b *bed) startEngine(config engineConfig) *engine {
 	b.t.Helper()
-	e := &engine{b: b, dir: filepath.Join(b.dir, "engine"), parent: filepath.Base(b.dir)}
+	e := &engine{b: b, config: config, dir: filepath.Join(b.dir, "engine"), parent: filepath.Base(b.dir)}
 	for _, program := range []string{"containerd", "containerd-shim-runc-v2", "runc", "nc.openbsd", "busybox"} {
 		b.need(program)
 	}
@@ -60,10 +67,17 @@ func (e *engine) in(t *testing.T) *engine {
 // start starts dockerd, again after a crash, and waits until it answers.
 func (e *engine) start() {
 	e.b.t.Helper()
-	e.daemon = e.b.spawn(e.b.guest, "dockerd", exec.Command(e.b.need("dockerd"), "--log-level", "error",
-		"--host", e.host(), "--bridge=none", "--iptables=false", "--ip6tables=false",
-		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
-		"--pidfile", filepath.Join(e.dir, "pid"), "--cgroup-parent", "/"+e.parent))
+	unavailable := e.b.t.Skipf
+	if e.daemon != nil {
+		unavailable = e.b.t.Fatalf // it ran before
+	}
+	network := []string{"--bridge=none", "--iptables=false", "--ip6tables=false"}
+	if e.config.bridge != "" {
+		network = []string{"--bip", e.config.bridge}
+	}
+	e.daemon = e.b.spawn(e.b.guest, "dockerd", exec.Command(e.b.need("dockerd"), append(network, "--log-level", "error",
+		"--host", e.host(), "--data-root", filepath.Join(e.dir, "data"), "--exec-root", e.exec(),
+		"--pidfile", filepath.Join(e.dir, "pid"), "--cgroup-parent", "/"+e.parent)...))
 	err := poll(patience, func() error {
 		if !e.daemon.running() {
 			return fmt.Errorf("it has ended: %v", e.daemon.err)
@@ -72,9 +86,11 @@ func (e *engine) start() {
 		return err
 	})
 	if err != nil {
-		e.b.t.Skipf("dockerd does not run here: %v\n%s", err, e.daemon.output())
+		unavailable("dockerd does not run here: %v\n%s", err, e.daemon.output())
 	}
 }
+
+func (e *engine) exec() string { return filepath.Join(e.dir, "exec") }
 
 func (e *engine) host() string { return "unix://" + filepath.Join(e.dir, "sock") }
 
@@ -102,10 +118,14 @@ func (e *engine) container(name string, args ...string) {
 }
 
 // crash kills the engine with everything that belongs to it, containers and all,
-// as the end of a machine would.
+// as the end of a machine would, which also empties what lies in /run.
 func (e *engine) crash() {
+	e.b.t.Helper()
 	e.daemon.kill()
-	e.killAll()
+	eventually(e.b.t, patience, "nothing of the engine runs", func() error {
+		e.killAll()
+		return errors.Join(e.unmount(), os.RemoveAll(e.exec()))
+	})
 }
 
 // killAll kills the processes of this engine: containerd and shims by their
@@ -117,7 +137,7 @@ func (e *engine) killAll() {
 		if err != nil || err2 != nil {
 			continue // it has just ended
 		}
-		if bytes.Contains(line, []byte(e.dir+"/exec/")) || bytes.Contains(groups, []byte("/"+e.parent+"/")) {
+		if bytes.Contains(line, []byte(e.exec()+"/")) || bytes.Contains(groups, []byte("/"+e.parent+"/")) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
@@ -206,12 +226,20 @@ func (e *engine) image() io.Reader {
 		"bin/busybox": e.b.need("busybox"),
 		"bin/server":  built.server(t),
 	}
-	out, err := exec.Command("ldd", nc).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ldd %s: %v: %s", nc, err, out)
+	dynamic := []string{nc}
+	for _, name := range e.config.programs {
+		path := e.b.need(name)
+		files["bin/"+name] = path
+		dynamic = append(dynamic, path)
 	}
-	for _, m := range libraries.FindAllStringSubmatch(string(out), -1) {
-		files[strings.TrimPrefix(m[1], "/")] = m[1]
+	for _, path := range dynamic {
+		out, err := exec.Command("ldd", path).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ldd %s: %v: %s", path, err, out)
+		}
+		for _, m := range libraries.FindAllStringSubmatch(string(out), -1) {
+			files[strings.TrimPrefix(m[1], "/")] = m[1]
+		}
 	}
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)

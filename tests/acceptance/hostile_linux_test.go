@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -58,30 +59,42 @@ func (g *hostileGuest) serve(b *bed) {
 	})
 }
 
-// H1: a guest cannot make the host bind what policy forbids, dial anything, or
-// print control characters; nor does it leave files.
+// dials opens two flows to an address, which are to be refused.
+func (g *hostileGuest) dials(t *testing.T, s *link.Session, to netip.AddrPort) {
+	stats := &link.Stats{}
+	ours, theirs := tcpPair(t)
+	_, _ = ours.Write([]byte("let me in"))
+	_ = s.OpenStream(theirs, to, to, stats)
+	if f, err := s.OpenDatagrams(to, to, 0, stats, func([][]byte) {}, func(wire.Code) { g.refused.Add(1) }); err == nil {
+		var batch link.DatagramBatch
+		batch.Add(f, []byte("let me in"))
+		batch.Send()
+	}
+	_ = ours.SetReadDeadline(time.Now().Add(patience))
+	if n, err := ours.Read(make([]byte, 1)); n == 0 && !errors.Is(err, os.ErrDeadlineExceeded) {
+		g.refused.Add(1)
+	}
+}
+
+// H1: a guest cannot make the host bind what policy forbids, dial what policy
+// denies or anything but localhost, or print control characters; nor does it leave
+// files.
 func TestH1HostileGuest(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, bedConfig{})
+	b := newBed(t, bedConfig{settings: "host_reach: {deny: [9000]}\n"})
+	joinNamespaces(t, b.host, hostWire, newNamespace(t), guestWire)
 	// What a guest might like to reach: on the host's loopback and beyond.
-	var reached atomic.Int32
-	victim := listen(t, here{b.host}, socket.Spec{Address: "127.0.0.1:9000"})
-	go func() {
-		for {
-			c, err := victim.Accept()
-			if err != nil {
-				return
-			}
-			reached.Add(1)
-			c.Close()
-		}
-	}()
-	datagrams := bindUDP(t, here{b.host}, socket.Spec{Address: "127.0.0.1:9000"})
-	go func() {
-		if _, _, err := datagrams.ReadFromUDPAddrPort(make([]byte, 16)); err == nil {
-			reached.Add(1)
-		}
-	}()
+	victims := []*greeter{
+		greet(t, here{b.host}, socket.Spec{Network: "tcp", Address: "[::]:9000"}, "victim"),
+		greet(t, here{b.host}, socket.Spec{Network: "udp", Address: "[::]:9000"}, "victim"),
+		greet(t, here{b.host}, socket.Spec{Network: "tcp", Address: "[::]:9001"}, "victim"),
+		greet(t, here{b.host}, socket.Spec{Network: "udp", Address: "[::]:9001"}, "victim"),
+	}
+	destinations := []string{
+		"127.0.0.1:9000", "[::1]:9000", // denied
+		"0.0.0.0:9001", "[::]:9001", "127.8.9.10:9001", "224.0.0.1:9001", "255.255.255.255:9001",
+		hostPort(hostWire.v4.String(), 9001), hostPort(hostWire.v6.String(), 9001),
+	}
 
 	const nasty = "\x1b[31m\x00\r\nroot\u202e\u009b31m"
 	listener := func(network message.Protocol, address string) message.Listener {
@@ -99,19 +112,8 @@ func TestH1HostileGuest(t *testing.T) {
 			listener("tcp", "0.0.0.0:22"), listener("udp", "0.0.0.0:68"), listener("tcp", "[::]:53"),
 			listener("tcp", "192.0.2.77:7000"), listener("tcp", "224.0.0.1:7000"), listener("tcp", "127.0.0.1:7001"),
 		}}})
-		var stats link.Stats
-		to := netip.MustParseAddrPort("127.0.0.1:9000")
-		ours, theirs := tcpPair(t)
-		_, _ = ours.Write([]byte("let me in"))
-		_ = s.OpenStream(theirs, to, to, &stats)
-		if f, err := s.OpenDatagrams(to, to, 0, &stats, func([][]byte) {}, func(wire.Code) { g.refused.Add(1) }); err == nil {
-			var batch link.DatagramBatch
-			batch.Add(f, []byte("let me in"))
-			batch.Send()
-		}
-		_ = ours.SetReadDeadline(time.Now().Add(patience))
-		if _, err := ours.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			g.refused.Add(1)
+		for _, to := range destinations {
+			g.dials(t, s, netip.MustParseAddrPort(to))
 		}
 	}
 	g.serve(b)
@@ -124,17 +126,19 @@ func TestH1HostileGuest(t *testing.T) {
 		b.view.port(name, state)
 	}
 	eventually(t, patience, "its flows are refused", func() error {
-		if n := g.refused.Load(); n != 2 {
-			return fmt.Errorf("%d are", n)
+		if n := g.refused.Load(); int(n) != 2*len(destinations) {
+			return fmt.Errorf("%d of %d are", n, 2*len(destinations))
 		}
 		return nil
 	})
-	if n := reached.Load(); n > 0 {
-		t.Errorf("the guest has reached a server of the host %d times", n)
+	for i, v := range victims {
+		if n := v.greeted.Load(); n > 0 {
+			t.Errorf("the guest has reached server %d of the host %d times", i, n)
+		}
 	}
 	var bound []string
 	for _, s := range b.hostSockets() {
-		if !strings.HasSuffix(s, ":2328") { // the victims' 9000
+		if !strings.HasSuffix(s, ":2328") && !strings.HasSuffix(s, ":2329") { // the victims' 9000 and 9001
 			bound = append(bound, s)
 		}
 	}
@@ -150,7 +154,7 @@ func TestH1HostileGuest(t *testing.T) {
 	entries, err := os.ReadDir(b.home)
 	must(t, err)
 	for _, e := range entries {
-		if e.Name() != "control.sock" && e.Name() != "daemon.lock" {
+		if !slices.Contains([]string{"control.sock", "daemon.lock", "settings.yaml"}, e.Name()) {
 			t.Errorf("there is a file %s in the home", e.Name())
 		}
 	}

@@ -78,6 +78,17 @@ func (k *talker) shows(text string) {
 	})
 }
 
+// says waits until a text is on standard error.
+func (p *process) says(text string) {
+	p.t.Helper()
+	eventually(p.t, patience, p.name+" says "+text, func() error {
+		if out := p.output(); !strings.Contains(out, text) {
+			return fmt.Errorf("it says %q", out)
+		}
+		return nil
+	})
+}
+
 // chat has two programs that are connected show what is typed to the other.
 func chat(client, server *talker, word string) {
 	client.t.Helper()
