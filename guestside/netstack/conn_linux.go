@@ -34,8 +34,18 @@ type Conn struct {
 
 	readMu  sync.Mutex
 	writeMu sync.Mutex
-	payload bytes.Reader // guarded by writeMu
+	// Guarded by writeMu.
+	payload bytes.Reader
+	small   int // small writes since few were queued
 }
+
+// gVisor counts what is queued in bytes, but each write takes some 700 more, so
+// that a client that does not read what comes in writes of a byte would hold
+// hundreds of megabytes. So small writes are counted as well.
+const (
+	smallWrite     = 256 // bytes
+	maxSmallWrites = 4096
+)
 
 var _ net.Conn = (*Conn)(nil)
 
@@ -117,6 +127,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 		n += int(written)
 		switch err.(type) {
 		case nil:
+			c.countSmall(int(written))
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.writable, &c.writeDeadline); err != nil {
 				return n, c.wrap("write", err)
@@ -131,6 +142,26 @@ func (c *Conn) Write(b []byte) (int, error) {
 		}
 	}
 	return len(b), nil
+}
+
+// countSmall notes a write. When too many small ones may be queued it makes the
+// buffer so small that the next has to wait. gVisor makes it large again, and
+// wakes the writer, with an acknowledgement.
+func (c *Conn) countSmall(n int) {
+	if n >= smallWrite {
+		return
+	}
+	if c.small++; c.small < maxSmallWrites {
+		return
+	}
+	options := c.endpoint.SocketOptions()
+	size := options.GetSendBufferSize()
+	options.SetSendBufferSize(maxSmallWrites, false)
+	if c.endpoint.Readiness(waiter.WritableEvents) != 0 {
+		// Less than a byte for each is queued, or nothing will be any more.
+		options.SetSendBufferSize(size, false)
+		c.small = 0
+	}
 }
 
 // fail remembers what ended the connection.

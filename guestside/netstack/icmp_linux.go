@@ -15,19 +15,23 @@ import (
 // found nobody. The kernel finds the client's socket by the addresses and ports
 // that the message quotes, so the datagram itself need not be kept.
 func (s *Stack) PortUnreachable(from, to netip.AddrPort) error {
-	route, err := s.route(to.Addr(), from.Addr())
+	err := s.send(to.Addr(), from.Addr(), func(route *stack.Route) error {
+		return sendPortUnreachable(route, quotation(from, to))
+	})
 	if err != nil {
 		return fmt.Errorf("port unreachable to %v: %w", from, err)
 	}
-	defer route.Release()
-	quote := quotation(from, to)
+	return nil
+}
+
+func sendPortUnreachable(route *stack.Route, quote []byte) error {
 	packet := stack.NewPacketBuffer(stack.PacketBufferOptions{
 		ReserveHeaderBytes: max(header.ICMPv4MinimumSize, header.ICMPv6DstUnreachableMinimumSize) + int(route.MaxHeaderLength()),
 		Payload:            buffer.MakeWithData(quote),
 	})
 	defer packet.DecRef()
 	var protocol tcpip.TransportProtocolNumber
-	if from.Addr().Is4() {
+	if route.NetProto() == header.IPv4ProtocolNumber {
 		protocol = header.ICMPv4ProtocolNumber
 		h := header.ICMPv4(packet.TransportHeader().Push(header.ICMPv4MinimumSize))
 		h.SetType(header.ICMPv4DstUnreachable)
@@ -48,7 +52,7 @@ func (s *Stack) PortUnreachable(from, to netip.AddrPort) error {
 	}
 	packet.TransportProtocolNumber = protocol
 	if err := route.WritePacket(stack.NetworkHeaderParams{Protocol: protocol, TTL: route.DefaultTTL()}, packet); err != nil {
-		return fmt.Errorf("port unreachable to %v: %w", from, errno(err))
+		return errno(err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package netstack
 import (
 	"encoding/binary"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -32,6 +33,8 @@ const (
 	copyBelow = 16384
 
 	maxPacket = 65535
+	// maxParts is UIO_MAXIOV, how many pieces one write may have.
+	maxParts = 1024
 )
 
 // link is the TUN device as gVisor sees it. gVisor's own link for descriptors
@@ -44,7 +47,9 @@ type link struct {
 	mtu uint32
 
 	dispatcher stack.NetworkDispatcher // set before start
-	ended      chan struct{}
+	handshakes chan *stack.PacketBuffer
+	ended      chan struct{} // by the reader
+	writing    sync.WaitGroup
 	started    sync.Once
 
 	// Of the reader.
@@ -65,19 +70,26 @@ func newLink(device *os.File, mtu uint32) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{raw: raw, set: device.SetReadDeadline, mtu: mtu, ended: make(chan struct{})}
+	l := &link{raw: raw, set: device.SetReadDeadline, mtu: mtu,
+		handshakes: make(chan *stack.PacketBuffer, maxHandshakes), ended: make(chan struct{})}
 	if err := raw.Control(func(fd uintptr) { l.fd = int(fd) }); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *link) start() { l.started.Do(func() { go l.read() }) }
+func (l *link) start() {
+	l.started.Do(func() {
+		l.writing.Go(l.writeHandshakes)
+		go l.read()
+	})
+}
 
-// stop ends the reader.
+// stop ends the goroutines.
 func (l *link) stop() {
 	_ = l.set(time.Unix(1, 0))
 	<-l.ended
+	l.writing.Wait()
 }
 
 // read hands packets to the stack until stop, or until the device is gone.
@@ -145,11 +157,53 @@ func (l *link) deliver(n int) {
 // not at all, so the poller is not asked.
 func (l *link) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
 	for i, packet := range packets.AsSlice() {
+		if answersSYN(packet) && l.writeLater(packet) {
+			continue
+		}
 		if err := l.write(packet); err != nil {
 			return i, err
 		}
 	}
 	return packets.Len(), nil
+}
+
+// answersSYN tells whether a packet is the SYN-ACK of a handshake.
+func answersSYN(packet *stack.PacketBuffer) bool {
+	if packet.TransportProtocolNumber != header.TCPProtocolNumber {
+		return false
+	}
+	const both = header.TCPFlagSyn | header.TCPFlagAck
+	return header.TCP(packet.TransportHeader().Slice()).Flags()&both == both
+}
+
+// maxHandshakes is how many SYN-ACKs may wait for their writer.
+const maxHandshakes = 256
+
+// writeLater leaves a SYN-ACK to a goroutine. gVisor sends it with the
+// connection locked, the kernel answers within the write, and the processor of the
+// answer tries for the lock until it has it: on one CPU that took whole time
+// slices. Nothing overtakes a SYN-ACK, as nothing else is sent before its answer.
+func (l *link) writeLater(packet *stack.PacketBuffer) bool {
+	select {
+	case l.handshakes <- packet.IncRef():
+		return true
+	default:
+		packet.DecRef()
+		return false
+	}
+}
+
+// writeHandshakes is that goroutine.
+func (l *link) writeHandshakes() {
+	for {
+		select {
+		case packet := <-l.handshakes:
+			_ = l.write(packet) // what is lost is sent again
+			packet.DecRef()
+		case <-l.ended:
+			return
+		}
+	}
 }
 
 func (l *link) write(packet *stack.PacketBuffer) tcpip.Error {
@@ -164,6 +218,10 @@ func (l *link) write(packet *stack.PacketBuffer) tcpip.Error {
 		if offset -= skip; len(part) > skip {
 			parts = append(parts, part[skip:])
 		}
+	}
+	if len(parts) > maxParts {
+		// Each small write of a slow connection is a piece of its own.
+		parts = [][]byte{slices.Concat(parts...)}
 	}
 	for {
 		_, err := unix.Writev(l.fd, parts)

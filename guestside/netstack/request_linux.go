@@ -49,10 +49,13 @@ func (r *requests) begin(id stack.TransportEndpointID) bool {
 	return true
 }
 
-// answered makes room. The goroutine of the request may go on.
-func (r *requests) answered(id stack.TransportEndpointID) {
+// answered gives an answer and makes room. The goroutine of the request may go on.
+// A client that the answer reaches may try again from the same port at once, and its
+// SYN must not pass for a repeated one.
+func (r *requests) answered(id stack.TransportEndpointID, answer func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	answer()
 	delete(r.pending, id)
 	if r.perPort[id.LocalPort]--; r.perPort[id.LocalPort] == 0 {
 		delete(r.perPort, id.LocalPort)
@@ -80,7 +83,7 @@ func (s *Stack) handleTCP(id stack.TransportEndpointID, packet *stack.PacketBuff
 	if s.forwarder.HandlePacket(id, packet) {
 		return true // and request runs
 	}
-	s.requests.answered(id)
+	s.requests.answered(id, func() {})
 	s.requests.running.Done()
 	return false
 }
@@ -138,6 +141,5 @@ func (r *Request) Refuse() { r.answer.Do(func() { r.complete(true) }) }
 func (r *Request) Ignore() { r.answer.Do(func() { r.complete(false) }) }
 
 func (r *Request) complete(reset bool) {
-	r.forwarded.Complete(reset)
-	r.stack.requests.answered(r.id)
+	r.stack.requests.answered(r.id, func() { r.forwarded.Complete(reset) })
 }

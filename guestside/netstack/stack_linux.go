@@ -3,9 +3,11 @@ package netstack
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -54,6 +56,11 @@ type Stack struct {
 	forwarder *tcp.Forwarder
 	requests  requests
 	closing   sync.Once
+
+	// sending is held by those who send by themselves: none of them may write to
+	// the device after Close, when its descriptor may be another file's.
+	sending sync.RWMutex
+	closed  bool // guarded by sending
 }
 
 // New starts a stack on a device.
@@ -132,13 +139,33 @@ func (s *Stack) Close() error {
 	s.closing.Do(func() {
 		s.requests.close()
 		s.link.stop()
-		// The first call also ends what the requests wait for. The second one is for
-		// connections that were accepted meanwhile.
-		s.stack.Close()
-		s.requests.wait()
+		s.endRequests()
 		s.stack.Destroy()
+		s.sending.Lock()
+		s.closed = true
+		s.sending.Unlock()
 	})
 	return nil
+}
+
+// endRequests waits for the calls of Config.TCP. One of them may begin a
+// handshake at any time, and hear nothing more of its client.
+func (s *Stack) endRequests() {
+	done := make(chan struct{})
+	go func() {
+		s.requests.wait()
+		close(done)
+	}()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		s.stack.Close() // also ends handshakes
+		select {
+		case <-done:
+			return
+		case <-again.C:
+		}
+	}
 }
 
 func networkProtocol(a netip.Addr) tcpip.NetworkProtocolNumber {
@@ -153,7 +180,22 @@ func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(address, port)
 }
 
-// route leads from a host address to a client, whatever address that has.
+// send calls f with a route from a host address to a client, whatever address
+// that has.
+func (s *Stack) send(from, to netip.Addr, f func(*stack.Route) error) error {
+	s.sending.RLock()
+	defer s.sending.RUnlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	route, err := s.route(from, to)
+	if err != nil {
+		return err
+	}
+	defer route.Release()
+	return f(route)
+}
+
 func (s *Stack) route(from, to netip.Addr) (*stack.Route, error) {
 	if from.Is4() != to.Is4() {
 		return nil, errors.New("addresses of different families")

@@ -34,20 +34,19 @@ func (c *Conn) ending() {
 
 // stray sends a segment that belongs to nothing.
 func (s *Stack) stray(c *Conn) {
-	route, err := s.route(c.local.Addr(), c.remote.Addr())
-	if err != nil {
-		return // the stack is closing
-	}
-	defer route.Release()
-	packet := stack.NewPacketBuffer(stack.PacketBufferOptions{
-		ReserveHeaderBytes: header.TCPMinimumSize + int(route.MaxHeaderLength()),
+	// It fails when the stack is closing.
+	_ = s.send(c.local.Addr(), c.remote.Addr(), func(route *stack.Route) error {
+		packet := stack.NewPacketBuffer(stack.PacketBufferOptions{
+			ReserveHeaderBytes: header.TCPMinimumSize + int(route.MaxHeaderLength()),
+		})
+		defer packet.DecRef()
+		packet.TransportProtocolNumber = header.TCPProtocolNumber
+		h := header.TCP(packet.TransportHeader().Push(header.TCPMinimumSize))
+		h.Encode(&header.TCPFields{
+			SrcPort: c.local.Port(), DstPort: c.remote.Port(), DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck,
+		})
+		h.SetChecksum(^h.CalculateChecksum(route.PseudoHeaderChecksum(header.TCPProtocolNumber, header.TCPMinimumSize)))
+		_ = route.WritePacket(stack.NetworkHeaderParams{Protocol: header.TCPProtocolNumber, TTL: route.DefaultTTL()}, packet)
+		return nil
 	})
-	defer packet.DecRef()
-	packet.TransportProtocolNumber = header.TCPProtocolNumber
-	h := header.TCP(packet.TransportHeader().Push(header.TCPMinimumSize))
-	h.Encode(&header.TCPFields{
-		SrcPort: c.local.Port(), DstPort: c.remote.Port(), DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck,
-	})
-	h.SetChecksum(^h.CalculateChecksum(route.PseudoHeaderChecksum(header.TCPProtocolNumber, header.TCPMinimumSize)))
-	_ = route.WritePacket(stack.NetworkHeaderParams{Protocol: header.TCPProtocolNumber, TTL: route.DefaultTTL()}, packet)
 }

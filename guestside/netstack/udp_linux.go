@@ -32,15 +32,16 @@ func (s *Stack) handleUDP(id stack.TransportEndpointID, packet *stack.PacketBuff
 // SendUDP sends datagrams from a host address and port to a client, in
 // fragments where they need be. It may be called from any goroutine.
 func (s *Stack) SendUDP(from, to netip.AddrPort, payloads [][]byte) error {
-	route, err := s.route(from.Addr(), to.Addr())
+	err := s.send(from.Addr(), to.Addr(), func(route *stack.Route) error {
+		for _, p := range payloads {
+			if err := sendUDP(route, from.Port(), to.Port(), p); err != nil {
+				return fmt.Errorf("%d bytes: %w", len(p), err)
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("datagram to %v: %w", to, err)
-	}
-	defer route.Release()
-	for _, p := range payloads {
-		if err := sendUDP(route, from.Port(), to.Port(), p); err != nil {
-			return fmt.Errorf("datagram of %d bytes to %v: %w", len(p), to, err)
-		}
 	}
 	return nil
 }

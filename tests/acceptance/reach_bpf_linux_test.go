@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmbridge/vmbridge/guestside/cgroupbpf"
-	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
@@ -20,10 +19,7 @@ func TestG6OtherPrograms(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, bedConfig{})
 	first := b.countConnects()
-	b.startAgent()
-	b.startDaemon()
-	b.awaitLink()
-	b.awaitHostReach(control.On)
+	b.startReach()
 	second := b.countConnects()
 	b.hostEchoes("127.0.0.1:7000")
 	greet(t, here{b.guest}, socket.Spec{Network: "tcp", Address: "127.0.0.1:7001"}, "guest")

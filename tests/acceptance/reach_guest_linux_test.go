@@ -192,10 +192,7 @@ func TestF5NoLoop(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, bedConfig{detect: "poll"}) // the slower of the two to notice
 	joinNamespaces(t, b.guest, guestWire, newNamespace(t), hostWire)
-	b.startAgent()
-	b.startDaemon()
-	b.awaitLink()
-	b.awaitHostReach(control.On)
+	b.startReach()
 	// A socket that only takes what comes from a cable is forwarded, and is
 	// nobody whom a client on the loopback could meet.
 	for _, network := range []string{"tcp", "udp"} {

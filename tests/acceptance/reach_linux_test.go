@@ -26,6 +26,15 @@ func startReach(t *testing.T, config bedConfig) *bed {
 	return b
 }
 
+// startReach starts the programs of a bed whose namespaces are prepared.
+func (b *bed) startReach() {
+	b.t.Helper()
+	b.startAgent()
+	b.startDaemon()
+	b.awaitLink()
+	b.awaitHostReach(control.On)
+}
+
 // awaitHostReach waits until host reach stands so, and gives the reason.
 func (b *bed) awaitHostReach(state string) (reason string) {
 	b.t.Helper()
@@ -35,9 +44,12 @@ func (b *bed) awaitHostReach(state string) (reason string) {
 			return err
 		}
 		reach := s.Links[0].HostReach
-		// What cannot be had here comes with a reason, too.
 		if reach.State == "unavailable" && state == control.On {
-			b.t.Skipf("no host reach here: %s", reach.Reason)
+			lacks := b.t.Fatalf
+			if strings.Contains(reach.Reason, "the kernel has no") {
+				lacks = b.t.Skipf
+			}
+			lacks("no host reach here: %s", reach.Reason)
 		}
 		if reach.State != state {
 			return fmt.Errorf("it is %s: %s", reach.State, reach.Reason)

@@ -13,7 +13,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
@@ -54,10 +53,7 @@ func TestF6OtherNamespaces(t *testing.T) {
 	b := newBed(t, bedConfig{})
 	container := newNamespace(t)
 	joinNamespaces(t, b.guest, guestWire, container, hostWire)
-	b.startAgent()
-	b.startDaemon()
-	b.awaitLink()
-	b.awaitHostReach(control.On)
+	b.startReach()
 	b.routes(container)
 	tcp := greet(t, here{b.host}, socket.Spec{Network: "tcp", Address: "[::]:7000"}, "host")
 	udp := greet(t, here{b.host}, socket.Spec{Network: "udp", Address: "[::]:7000"}, "host")
@@ -125,10 +121,7 @@ func TestF7HostsNetwork(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, bedConfig{})
 	joinNamespaces(t, b.host, hostWire, newNamespace(t), guestWire)
-	b.startAgent()
-	b.startDaemon()
-	b.awaitLink()
-	b.awaitHostReach(control.On)
+	b.startReach()
 	for i, bind := range []string{hostWire.v4.String(), hostWire.v6.String(), "127.8.9.10"} {
 		port := 7000 + i
 		b.hostEchoes(hostPort(bind, port))

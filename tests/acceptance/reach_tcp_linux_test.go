@@ -1,12 +1,9 @@
 package acceptance
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -63,31 +60,7 @@ func TestF1Reset(t *testing.T) {
 	t.Parallel()
 	b := startReach(t, bedConfig{})
 	for _, address := range []string{"127.0.0.1:7000", "[::1]:7000"} {
-		v := b.visit(address)
-		for _, c := range []struct {
-			name string
-			end  func(c *net.TCPConn) error
-			want error
-		}{
-			{"reset", func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) }, syscall.ECONNRESET},
-			{"fin", (*net.TCPConn).Close, io.EOF},
-		} {
-			for i, from := range []string{"client", "server"} {
-				var ends [2]*net.TCPConn
-				ends[0], ends[1] = v.pair()
-				ender, other := ends[i], ends[1-i]
-				// A byte first, so that both ends are known to be there.
-				_, err := ender.Write([]byte("x"))
-				must(t, err)
-				var one [1]byte
-				_, err = io.ReadFull(other, one[:])
-				must(t, err)
-				must(t, c.end(ender))
-				if _, err := other.Read(one[:]); !errors.Is(err, c.want) {
-					t.Errorf("%s: %s from the %s arrives as %v, want %v", address, c.name, from, err, c.want)
-				}
-			}
-		}
+		resets(t, address, b.visit(address).pair)
 	}
 }
 

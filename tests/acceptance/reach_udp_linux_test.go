@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
 )
 
@@ -84,10 +83,7 @@ func TestF1ServersAnswers(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, bedConfig{})
 	joinNamespaces(t, b.host, hostWire, newNamespace(t), guestWire)
-	b.startAgent()
-	b.startDaemon()
-	b.awaitLink()
-	b.awaitHostReach(control.On)
+	b.startReach()
 	const clients = 100
 	for i, c := range []struct {
 		bind string

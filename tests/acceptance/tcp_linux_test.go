@@ -158,7 +158,12 @@ func TestD8Bulk(t *testing.T) {
 func TestD3Reset(t *testing.T) {
 	t.Parallel()
 	b := startBed(t, bedConfig{})
-	m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
+	resets(t, "", b.meet(socket.Spec{Address: "127.0.0.1:7000"}).pair)
+}
+
+// resets ends connections either way, from either end.
+func resets(t *testing.T, where string, pair func() (client, server *net.TCPConn)) {
+	t.Helper()
 	for _, c := range []struct {
 		name string
 		end  func(c *net.TCPConn) error
@@ -169,7 +174,7 @@ func TestD3Reset(t *testing.T) {
 	} {
 		for i, from := range []string{"client", "server"} {
 			var ends [2]*net.TCPConn
-			ends[0], ends[1] = m.pair()
+			ends[0], ends[1] = pair()
 			ender, other := ends[i], ends[1-i]
 			// A byte first, so that both ends are known to be there.
 			_, err := ender.Write([]byte("x"))
@@ -179,7 +184,7 @@ func TestD3Reset(t *testing.T) {
 			must(t, err)
 			must(t, c.end(ender))
 			if _, err := other.Read(one[:]); !errors.Is(err, c.want) {
-				t.Errorf("%s from the %s arrives as %v, want %v", c.name, from, err, c.want)
+				t.Errorf("%s %s from the %s arrives as %v, want %v", where, c.name, from, err, c.want)
 			}
 		}
 	}
