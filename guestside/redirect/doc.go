@@ -42,7 +42,8 @@
 //
 // What cannot be had: sockets that listen bound to a device (SO_BINDTODEVICE)
 // are not seen by the look-up; ports that only a packet filter serves (DNAT of
-// loopback) are not sockets; and the addresses in IP_RECVERR, IP_PKTINFO and
+// loopback) are not sockets; what a server of the guest answers to a UDP client that
+// has gone is a datagram to the host, like any other; and the addresses in IP_RECVERR, IP_PKTINFO and
 // /proc/net are the real ones.
 //
 // Needed of the kernel: the hooks connect and sendmsg are of Linux 4.17 and
