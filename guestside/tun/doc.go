@@ -19,7 +19,7 @@
 // A rule without a priority (what wg-quick adds, for one) goes before all
 // others but "local", and so before ours, and a full tunnel's rule takes the host
 // address along. Some network managers remove rules that they do not know. So a
-// goroutine waits for the kernel's notifications about rules and devices. They only
+// goroutine waits for the kernel's notifications about rules, routes and devices. They only
 // wake: whether the host address leads to the device is asked of the kernel, and if
 // it does not, the rules are made anew, in front; a device that was set down is set
 // up again. (A fixed place in the very front is no solution: at priority 0 and 1 the

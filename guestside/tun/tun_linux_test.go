@@ -310,6 +310,28 @@ func TestSetDown(t *testing.T) {
 	}
 }
 
+// A route that somebody removes comes back, alone or with its address.
+func TestRouteComesBack(t *testing.T) {
+	if !isolate.InNetnsWithTUN(t) {
+		return
+	}
+	d := open(t, Config{})
+	a := d.Addresses()
+	back := func() bool {
+		return leads(a.Host4) == d.Name() && (a.NoIPv6 != nil || leads(a.Host6) == d.Name())
+	}
+	for range 10 {
+		for _, command := range []string{"ip route flush table 732", "ip addr flush dev " + d.Name()} {
+			run(t, command)
+			eventually(t, "the way is back after "+command, back)
+			if a.NoIPv6 == nil {
+				run(t, "ip -6 route flush table 732")
+				eventually(t, "the way of IPv6 is back", back)
+			}
+		}
+	}
+}
+
 func ourRules(t *testing.T) (ours []netlink.Rule) {
 	t.Helper()
 	rules, err := netlink.RuleList(unix.AF_INET)

@@ -17,9 +17,10 @@ func (d *Device) watch() error {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	d.notices = conn
-	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE} {
+	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE} {
 		if err := conn.JoinGroup(group); err != nil {
-			return fmt.Errorf("ask for notifications about devices and rules: %w", err)
+			return fmt.Errorf("ask for notifications about devices, routes and rules: %w", err)
 		}
 	}
 	// What changed before the notifications came is found here.
@@ -42,6 +43,9 @@ func (d *Device) keep() {
 			d.log.WithError(err).Warn("host address: its device is down and cannot be set up")
 		}
 		for i := range d.families {
+			if err := d.restoreRoute(d.families[i]); err != nil {
+				d.log.WithError(err).Warn("host address: its route is gone and cannot be made again")
+			}
 			if err := d.repair(&d.families[i]); err != nil {
 				d.log.WithError(err).Warn("host address: its routing rules cannot be repaired")
 			}
@@ -68,6 +72,21 @@ func (d *Device) raise() error {
 		}
 	}
 	d.log.Infof("host address: somebody set device %s down; it is up again", d.name)
+	return nil
+}
+
+// restoreRoute makes the address and the route anew when somebody has removed
+// one of them: the route goes with the address. Without it the rules keep every
+// client from connecting.
+func (d *Device) restoreRoute(f family) error {
+	routes, err := d.routes.RouteListFiltered(f.number, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	if err != nil || len(routes) > 0 {
+		return err // a list that changed meanwhile comes with another notification
+	}
+	if err := d.addRoute(f); err != nil {
+		return err
+	}
+	d.log.WithField("address", f.pair.host).Info("host address: somebody removed its route; it is back")
 	return nil
 }
 
