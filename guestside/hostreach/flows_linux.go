@@ -1,6 +1,7 @@
 package hostreach
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -95,7 +96,9 @@ func (s *service) datagram(from, to netip.AddrPort, payload []byte) {
 		var err error
 		if a, err = s.associations.Open(c, func(a *association.Association[client]) (*link.DatagramFlow, error) {
 			return s.associate(session, a)
-		}); err != nil {
+		}); errors.Is(err, link.ErrBusy) {
+			return // lost, as datagrams are
+		} else if err != nil {
 			_ = s.stack.PortUnreachable(from, to)
 			return
 		}

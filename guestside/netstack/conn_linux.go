@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -206,6 +207,26 @@ func (c *Conn) Close() error {
 		err = nil
 	})
 	return err
+}
+
+// WaitReset waits, once Read has returned io.EOF, until the client resets the
+// connection, and returns ECONNRESET, or until Close, and returns net.ErrClosed.
+func (c *Conn) WaitReset() error {
+	for {
+		if failure := c.failure.Load(); failure != nil {
+			return c.wrap("wait", *failure)
+		}
+		switch tcp.EndpointState(c.endpoint.State()) {
+		case tcp.StateError, tcp.StateClose:
+			if err := c.endpoint.LastError(); err != nil { // not an orderly end
+				_ = c.fail(err)
+				return c.wrap("wait", syscall.ECONNRESET)
+			}
+		}
+		if err := c.wait(c.readable, nil); err != nil {
+			return c.wrap("wait", err)
+		}
+	}
 }
 
 // CloseWrite ends the stream towards the client.

@@ -121,6 +121,53 @@ type half interface {
 	CloseWrite() error
 }
 
+// A reset after the end of the client's data is heard of, and an orderly end is
+// none (D3 in this direction).
+func TestWaitReset(t *testing.T) {
+	if !isolate.InNetnsWithTUN(t) {
+		return
+	}
+	p := newPairs(t)
+	for _, host := range p.hosts(t) {
+		for _, reset := range []bool{true, false} {
+			client, server := p.connect(t, host)
+			if err := client.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(server); len(got) > 0 || err != nil {
+				t.Fatalf("got %q, %v", got, err)
+			}
+			heard := make(chan error, 1)
+			go func() { heard <- server.WaitReset() }()
+			want := error(net.ErrClosed)
+			if reset {
+				want = syscall.ECONNRESET
+				if err := errors.Join(client.SetLinger(0), client.Close()); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				if err := server.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadAll(client); err != nil {
+					t.Fatal(err)
+				}
+				if err := server.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case err := <-heard:
+				if !errors.Is(err, want) {
+					t.Errorf("reset %v: got %v, want %v", reset, err, want)
+				}
+			case <-time.After(10 * time.Second):
+				t.Errorf("reset %v: nothing was heard", reset)
+			}
+		}
+	}
+}
+
 // A reset of either side reaches the other, after the bytes before it.
 func TestReset(t *testing.T) {
 	if !isolate.InNetnsWithTUN(t) {

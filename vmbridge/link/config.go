@@ -68,10 +68,13 @@ const (
 	maxReason = 1024
 )
 
-// Errors that end a session, or keep one from starting.
+// Errors of sessions.
 var (
 	// ErrClosed means that Close was called.
 	ErrClosed = errors.New("link closed")
+	// ErrBusy means that the link has more to send than it gets rid of. It has
+	// ended nothing: the next attempt may succeed.
+	ErrBusy = errors.New("link busy")
 	// ErrPeerDead means that the peer has not answered within its time.
 	ErrPeerDead = errors.New("the peer does not answer")
 	// ErrNotAPeer means that something answered that is not the other end of a

@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -260,4 +261,35 @@ func TestDatagramFlowEndsWhileAccepted(t *testing.T) {
 			t.Error("told twice")
 		}
 	}
+}
+
+// A peer that cannot keep up with new flows is not buried in them: opening fails,
+// with little on the way, and works again later.
+func TestOpenDatagramsOnABusyLink(t *testing.T) {
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	b := newBridge(t, unixCarrier(1), bridgeOptions{ends: func(_, guest *end) {
+		guest.datagrams = func(f *link.DatagramFlow) {
+			<-held
+			f.Accept(func([][]byte) {}, func(wire.Code) {})
+		}
+	}})
+	defer release()
+	open := func() error {
+		f, err := b.session.OpenDatagrams(nowhere, nowhere, 0, &b.stats, func([][]byte) {}, func(wire.Code) {})
+		if err == nil {
+			f.Close(wire.CodeIdle)
+		}
+		return err
+	}
+	var err error
+	count := 0
+	for ; err == nil && count < 100_000; count++ {
+		err = open()
+	}
+	if !errors.Is(err, link.ErrBusy) || count > 20_000 {
+		t.Fatalf("after %d flows: %v", count, err)
+	}
+	release()
+	eventually(t, "room for another flow", func() bool { return open() == nil })
 }

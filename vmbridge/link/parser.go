@@ -237,11 +237,15 @@ func (r *parser) open(id uint32, p []byte) error {
 	c.mu.Lock()
 	_, taken := c.flows[id]
 	full := c.foreign >= s.config.MaxFlows/s.count
-	if !taken && !full && !c.closed {
+	closed := c.closed
+	if !taken && !full && !closed {
 		c.flows[id] = f
 		c.foreign++
 	}
 	c.mu.Unlock()
+	if closed {
+		return ErrClosed // nobody would end the flow
+	}
 	if taken {
 		return fmt.Errorf("%w: flow %d is open already", wire.ErrMalformed, id)
 	}

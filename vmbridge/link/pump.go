@@ -49,11 +49,14 @@ func (s *Stream) pump() {
 		s.finish()
 		return
 	}
+	// The peer of the socket may still reset it, which no read reports any
+	// more: wait for somebody to tell.
 	if s.raw == nil {
+		if w, ok := s.socket.(interface{ WaitReset() error }); ok {
+			s.reset(CodeOf(w.WaitReset()))
+		}
 		return
 	}
-	// The peer of the socket may still reset it, which no read reports any
-	// more: wait for the kernel to tell.
 	err = s.waitRead(func(fd uintptr) bool {
 		s.readiness.err = pendingError(fd)
 		return s.readiness.err != nil

@@ -24,6 +24,11 @@ const (
 	// answer.
 	unreadBytes = 4 << 20
 
+	// openBytes is how much may be pending for a datagram flow to be opened. What
+	// opens flows is told to wait by nobody, and the peer has more work with each
+	// than we have.
+	openBytes = 32 << 10
+
 	// datagramBytes bounds the queue of datagrams. A queue that stands only adds
 	// delay: datagrams older than datagramAge are dropped, but for the last
 	// shortQueue bytes of them, so that no lone datagram is lost because the
@@ -270,6 +275,14 @@ func (s *sender) post(frame []byte) {
 	s.busy = true
 	s.mu.Unlock()
 	s.writeNow(frame)
+}
+
+// congested tells whether small frames have piled up. Bulk does not count: its
+// writers wait for their turn.
+func (s *sender) congested() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pending) > openBytes
 }
 
 // postDatagrams sends datagram frames without blocking. When the connection is

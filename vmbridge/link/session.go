@@ -121,12 +121,15 @@ func (s *Session) AskStream(source, destination netip.AddrPort, stats *Stats, an
 // a connection, so it must not block, and the payloads are valid only during
 // the call. ended is called once when the peer or the session ends the flow.
 // Flows with the same affinity share a connection, so that one DatagramBatch
-// serves them with one write.
+// serves them with one write. On a link that cannot keep up the error is ErrBusy.
 func (s *Session) OpenDatagrams(source, destination netip.AddrPort, affinity uint32, stats *Stats,
 	receive func(payloads [][]byte), ended func(wire.Code)) (*DatagramFlow, error) {
 	c, err := s.pickBy(affinity)
 	if err != nil {
 		return nil, err
+	}
+	if c.out.congested() {
+		return nil, ErrBusy
 	}
 	f := &DatagramFlow{conn: c, id: s.newFlow(), source: source, destination: destination, stats: stats,
 		inbound: &stats.BytesOut, outbound: &stats.BytesIn, receive: receive, ended: ended}

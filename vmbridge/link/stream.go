@@ -13,7 +13,9 @@ import (
 )
 
 // Socket is what a stream carries: a *net.TCPConn, or something like it. Where
-// it has SetLinger(int) error, a reset of the flow resets the socket.
+// it has SetLinger(int) error, a reset of the flow resets the socket. Where it has
+// no descriptor but WaitReset() error, a reset after the end of its data is passed
+// on: the method returns that error, or another when the socket is closed.
 type Socket interface {
 	net.Conn
 	CloseWrite() error
