@@ -88,6 +88,9 @@ func (s *service) datagram(from, to netip.AddrPort, payload []byte) {
 	c := client{from, to}
 	a := s.associations.Get(c)
 	if a == nil {
+		if !s.newClients.Allow() {
+			return
+		}
 		session := s.session()
 		if session == nil {
 			_ = s.stack.PortUnreachable(from, to)

@@ -7,12 +7,21 @@ import (
 	"sync"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"github.com/vmbridge/vmbridge/guestside/netstack"
 	"github.com/vmbridge/vmbridge/guestside/redirect"
 	"github.com/vmbridge/vmbridge/guestside/tun"
 	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
+)
+
+// Bounds on new UDP clients. Each costs both sides a hundred times a datagram, so
+// that a program which floods closed ports would take the processors from every
+// other. What exceeds them is lost, as datagrams are.
+const (
+	newClientsPerSecond = 4000
+	newClientsAtOnce    = 4096
 )
 
 // service is host reach while it is on.
@@ -31,6 +40,7 @@ type service struct {
 	ready chan struct{}
 
 	associations *association.Table[client]
+	newClients   *rate.Limiter // of associations
 	datagrams    sync.Mutex // guards batch
 	batch        link.DatagramBatch
 }
@@ -39,7 +49,8 @@ type service struct {
 // somebody to take it.
 func start(cfg Config, session func() *link.Session) (*service, error) {
 	s := &service{log: cfg.Log, session: session, ready: make(chan struct{}),
-		associations: association.New[client](association.Limits{}, nil)}
+		associations: association.New[client](association.Limits{}, nil),
+		newClients:   rate.NewLimiter(newClientsPerSecond, newClientsAtOnce)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.open(cfg); err != nil {
 		return nil, errors.Join(err, s.close())
