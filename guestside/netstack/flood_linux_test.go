@@ -112,11 +112,17 @@ func TestBlackHole(t *testing.T) {
 	eventually(t, "the bound of all ports", func() bool { return held.Load() == maxHalfOpen })
 }
 
+// moreDescriptors makes sure of descriptors for all the clients of a flood.
 func moreDescriptors(t *testing.T) {
 	t.Helper()
-	limit := syscall.Rlimit{Cur: 1 << 15, Max: 1 << 15}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Skip("cannot have enough descriptors:", err)
+	const enough = maxHalfOpen + maxHalfOpenPerPort + 1024
+	var limit syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if limit.Cur = limit.Max; err == nil {
+		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+	if err != nil || limit.Max < enough {
+		t.Skipf("cannot have %d descriptors: the limit is %d (%v)", enough, limit.Max, err)
 	}
 }
 
