@@ -183,6 +183,7 @@ func writeBanner(w io.Writer, p plan) {
 	fmt.Fprintf(w, `
 Type in a second terminal:   %[1]s shell nc -lkv 0.0.0.0 8000
 and in a third:              nc localhost 8000
+Reach this machine from it:  %[1]s shell curl localhost:PORT
 Watch the ports come and go: %[1]s ports --watch
 Interrupt (Ctrl-C) to end.
 

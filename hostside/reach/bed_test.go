@@ -195,8 +195,8 @@ func (b *bed) dropped() uint64 {
 }
 
 // tryUDP is what a new client gets for one datagram: the reply, or the code with
-// which its flow ends. It tries again as a client does when the link, which holds a
-// datagram for 50 ms at most, has dropped it because the machine is too busy.
+// which its flow ends. It tries again as a client does when the link has dropped it
+// because the machine is too busy.
 func (b *bed) tryUDP(t *testing.T, to, payload string) string {
 	t.Helper()
 	for {

@@ -18,7 +18,8 @@
 //
 // Dials are bounded per port, and per link in all, and what exceeds the bound
 // waits within the dial's own time: a port that swallows requests holds up those
-// who ask for it, and nobody else.
+// who ask for it, and nobody else. All flows together take half of the process's
+// descriptors at most: a guest cannot take those of the forwards.
 //
 // UDP has no answer to a connect. Every flow has a connected socket, on which the
 // refusal of a datagram comes back as an error. What a flow has sent is kept until

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/forward"
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -229,4 +230,36 @@ func TestEverythingAtOnce(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
+}
+
+// A guest cannot have more flows than there is room for: what exceeds it is told
+// so, and there is room again when others have ended.
+func TestMaxFlows(t *testing.T) {
+	if !isolate.InNetns(t) {
+		return
+	}
+	greet(t, "127.0.0.1:8000")
+	b := newBed(t, func(c *Config) { c.maxFlows = 3 })
+	var streams []*link.Stream
+	for range 3 {
+		stream, code := b.ask(t, "127.0.0.1:8000")
+		if code != 0 {
+			t.Fatal(code)
+		}
+		streams = append(streams, stream)
+	}
+	if _, code := b.ask(t, "127.0.0.1:8000"); code != wire.CodeResources {
+		t.Errorf("one more: got %v", code)
+	}
+	if code := await(t, "the end of one more", b.openUDP(t, "127.0.0.1:8000").ended); code != wire.CodeResources {
+		t.Errorf("one more, of UDP: got %v", code)
+	}
+	streams[0].Abort()
+	eventually(t, "room for another", func() bool {
+		stream, code := b.ask(t, "127.0.0.1:8000")
+		if code == 0 {
+			stream.Abort()
+		}
+		return code == 0
+	})
 }

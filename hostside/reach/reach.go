@@ -3,12 +3,14 @@ package reach
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/hostside/bind"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/udpbatch"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -22,7 +24,8 @@ type Config struct {
 	Own func(protocol message.Protocol, addr netip.AddrPort) bool
 	Log logrus.FieldLogger
 
-	timeout time.Duration // dialTimeout, unless a test is in a hurry
+	timeout  time.Duration // dialTimeout, unless a test is in a hurry
+	maxFlows int           // half of the descriptors, unless a test has less to spare
 }
 
 // Reach dials for the guests of any number of links. Its methods may be called at
@@ -32,9 +35,12 @@ type Reach struct {
 	log     logrus.FieldLogger
 	pool    *udpbatch.Pool
 	timeout time.Duration
-	ctx     context.Context
-	cancel  context.CancelFunc
-	work    sync.WaitGroup // of the flows' goroutines
+	// maxFlows bounds the flows of all guests, each a descriptor: the rest is for
+	// forwards. 0 is no bound but the sessions' own.
+	maxFlows int
+	ctx      context.Context
+	cancel   context.CancelFunc
+	work     sync.WaitGroup // of the flows' goroutines
 
 	mu     sync.Mutex // guards the rest, and what is said to be under it
 	policy Policy
@@ -59,7 +65,8 @@ func New(cfg Config) *Reach {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Reach{
-		own: own, log: cfg.Log, pool: udpbatch.NewPool(2), timeout: cmp.Or(cfg.timeout, dialTimeout), ctx: ctx, cancel: cancel,
+		own: own, log: cfg.Log, pool: udpbatch.NewPool(2), timeout: cmp.Or(cfg.timeout, dialTimeout),
+		maxFlows: cmp.Or(cfg.maxFlows, bind.Descriptors()/2), ctx: ctx, cancel: cancel,
 		policy: cfg.Policy, guests: make(map[string]*guest), flows: make(map[flow]*usage),
 	}
 }
@@ -115,6 +122,10 @@ func (r *Reach) admit(f flow, link string, protocol message.Protocol, to netip.A
 	if reason := r.policy.forbids(protocol, to.Port()); reason != "" {
 		u.became(Denied, reason)
 		return wire.CodeDenied
+	}
+	if r.maxFlows > 0 && len(r.flows) >= r.maxFlows {
+		u.became(Failed, fmt.Sprintf("the guests have %d flows, which is the limit", r.maxFlows))
+		return wire.CodeResources
 	}
 	f.join(u)
 	r.flows[f] = u
