@@ -61,7 +61,7 @@ func (s *space) do(f func() error) error {
 // netlink configures the namespace.
 func (s *space) netlink(t testing.TB) *netlink.Handle {
 	t.Helper()
-	h, err := netlink.NewHandleAt(netns.NsHandle(s.file.Fd()))
+	h, err := netlink.NewHandleAt(netns.NsHandle(s.file.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
 	}
