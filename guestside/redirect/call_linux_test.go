@@ -73,13 +73,15 @@ func (c call) do() (r result) {
 	to, _ := sockaddr(c.To)
 	switch {
 	case c.Network == "sendto":
-		err = unix.Sendto(fd, []byte("?"), 0, to)
+		err = unlessInterrupted(func() error { return unix.Sendto(fd, []byte("?"), 0, to) })
 	case c.FastOpen:
 		err = unix.Sendto(fd, []byte("?"), unix.MSG_FASTOPEN, to)
 	case c.NonBlocking:
 		err = connectNonBlocking(fd, to)
 	default:
-		err = unix.Connect(fd, to)
+		if err = unix.Connect(fd, to); err == unix.EINTR {
+			err = connected(fd) // it goes on
+		}
 	}
 	if err != nil {
 		return fail(err)
@@ -94,7 +96,12 @@ func (c call) do() (r result) {
 	}
 	if c.Network == "tcp" {
 		// Let the server be the first to end the connection.
-		if n, err := unix.Read(fd, make([]byte, 1)); err != nil || n > 0 {
+		var n int
+		err := unlessInterrupted(func() (err error) {
+			n, err = unix.Read(fd, make([]byte, 1))
+			return err
+		})
+		if err != nil || n > 0 {
 			return fail(errors.Join(err, unix.EPROTO))
 		}
 	}
@@ -104,7 +111,12 @@ func (c call) do() (r result) {
 // read reads one answer and the names of the socket.
 func (r *result) read(fd int, connected bool) error {
 	buf := make([]byte, 256)
-	n, from, err := unix.Recvfrom(fd, buf, 0)
+	var n int
+	var from unix.Sockaddr
+	err := unlessInterrupted(func() (err error) {
+		n, from, err = unix.Recvfrom(fd, buf, 0)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -177,8 +189,17 @@ func connectNonBlocking(fd int, to unix.Sockaddr) error {
 	if err := unix.Connect(fd, to); err != unix.EINPROGRESS {
 		return err
 	}
+	return connected(fd)
+}
+
+// connected waits for the outcome of a connect that is under way.
+func connected(fd int) error {
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	if _, err := unix.Poll(ready, int(patience.Milliseconds())); err != nil {
+	err := unlessInterrupted(func() error {
+		_, err := unix.Poll(ready, int(patience.Milliseconds()))
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	status, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
@@ -186,6 +207,16 @@ func connectNonBlocking(fd int, to unix.Sockaddr) error {
 		return err
 	}
 	return syscall.Errno(status)
+}
+
+// unlessInterrupted calls again what a signal of Go's scheduler has interrupted,
+// which happens to calls with a timeout.
+func unlessInterrupted(do func() error) error {
+	for {
+		if err := do(); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // ask makes a call in the namespace.
