@@ -67,6 +67,7 @@ func (r *Reach) Want(s *link.Session, want bool) {
 	}
 	r.wanted = len(r.sessions) > 0
 	r.settle()
+	r.tell() // a host that asks is answered, even where nothing changes
 }
 
 // Gone notes that a session is over. What runs keeps running: the host will be
@@ -103,11 +104,18 @@ func (r *Reach) session() *link.Session {
 
 // settle has what runs follow what is wanted. mu is held.
 func (r *Reach) settle() {
-	if r.settling || r.settled() || r.config.Off {
+	if r.settled() || r.config.Off {
 		return
 	}
-	r.settling = true
-	r.work.Go(r.startAndStop)
+	r.state = message.Feature{State: message.HostReachOff, Reason: "it is being turned off"}
+	if r.wanted {
+		r.state.Reason = "it is being turned on"
+	}
+	r.tell()
+	if !r.settling {
+		r.settling = true
+		r.work.Go(r.startAndStop)
+	}
 }
 
 // settled tells whether what runs is what is wanted. mu is held.
@@ -125,6 +133,10 @@ func (r *Reach) startAndStop() {
 		running := r.service
 		if r.settled() {
 			r.settling = false
+			if running != nil {
+				r.state = running.state() // somebody has changed his mind
+				r.tell()
+			}
 			r.mu.Unlock()
 			return
 		}
@@ -143,7 +155,7 @@ func (r *Reach) startAndStop() {
 		service, err := start(r.config, r.session)
 		if err == nil {
 			r.config.Log.WithField("addresses", service.addresses()).Info("host reach is on")
-			r.became(service, message.Feature{State: message.HostReachOn, Reason: service.lacks()})
+			r.became(service, service.state())
 			r.work.Go(func() { r.watch(service) })
 			continue
 		}
@@ -169,6 +181,11 @@ func (r *Reach) became(s *service, state message.Feature) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.service, r.state = s, state
+	r.tell()
+}
+
+// tell wakes those who wait for changes. mu is held.
+func (r *Reach) tell() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }

@@ -85,13 +85,13 @@ func (b *bed) connect(t *testing.T) (session *link.Session, cut func()) {
 	return session, cancel
 }
 
-// await waits for a state of host reach.
+// await waits for a state of host reach that is not on its way to another.
 func (b *bed) await(t *testing.T, want string) message.Feature {
 	t.Helper()
 	timeout := time.After(patience)
 	for {
 		state, changed := b.reach.State()
-		if state.State == want {
+		if state.State == want && !strings.HasPrefix(state.Reason, "it is being turned") {
 			return state
 		}
 		select {
@@ -172,6 +172,23 @@ func TestOnAndOff(t *testing.T) {
 	}
 	b.reach.Want(session, true)
 	b.await(t, message.HostReachOn)
+	// Who changes his mind at once is told that it is on, and so is who asks for
+	// what is already there.
+	for range 50 {
+		b.reach.Want(session, false)
+		if state, _ := b.reach.State(); state.State != message.HostReachOff {
+			t.Errorf("turned off, and %+v", state)
+		}
+		b.reach.Want(session, true)
+		b.await(t, message.HostReachOn)
+		_, changed := b.reach.State()
+		b.reach.Want(session, true)
+		select {
+		case <-changed:
+		case <-time.After(patience):
+			t.Fatal("no answer")
+		}
+	}
 	b.reach.Close()
 	if names := left(t); len(names) > 0 {
 		t.Errorf("closed, and there is %q", names)

@@ -14,6 +14,7 @@ import (
 	"github.com/vmbridge/vmbridge/guestside/tun"
 	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
 // Bounds on new UDP clients. Each costs both sides a hundred times a datagram, so
@@ -41,7 +42,7 @@ type service struct {
 
 	associations *association.Table[client]
 	newClients   *rate.Limiter // of associations
-	datagrams    sync.Mutex // guards batch
+	datagrams    sync.Mutex    // guards batch
 	batch        link.DatagramBatch
 }
 
@@ -114,10 +115,11 @@ func (s *service) addresses() []netip.Addr {
 	return []netip.Addr{at.Host4, at.Host6}
 }
 
-// lacks says what is not carried, empty when all is.
-func (s *service) lacks() string {
+// state says that it is on, and what is not carried.
+func (s *service) state() message.Feature {
+	on := message.Feature{State: message.HostReachOn}
 	if err := s.device.Addresses().NoIPv6; err != nil {
-		return "IPv4 only: " + reason(err)
+		on.Reason = "IPv4 only: " + reason(err)
 	}
-	return ""
+	return on
 }

@@ -38,15 +38,17 @@ type guest struct {
 	log     logrus.FieldLogger
 
 	mu      sync.Mutex
-	session *link.Session // nil while the link is down
-	host    message.Host  // what the agent is told
+	session *link.Session  // nil while the link is down
+	host    message.Host   // what an agent is told
+	untold  []message.Host // what this one has yet to be told
+	telling bool           // a goroutine does so
 	state   link.State
 	agent   message.Agent
 	dropped int         // listeners that the agent does not report
 	grace   *time.Timer // closes the forwards of a link that is down
 
-	// reports is the session's, from Up to Down, and applied the goroutine that
-	// passes them on.
+	// reports is the session's, from Up to Down, and applied the goroutines that
+	// pass them on and tell the agent.
 	reports chan message.Listeners
 	applied sync.WaitGroup
 }
@@ -106,8 +108,8 @@ func (g *guest) Up(s *link.Session) {
 	g.reports = reports
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.session = s
-	g.sendHost()
+	g.session, g.untold = s, []message.Host{g.host}
+	g.startTelling()
 	if g.grace != nil {
 		g.grace.Stop()
 	}
@@ -123,11 +125,13 @@ func (g *guest) Up(s *link.Session) {
 // Down implements link.Handler.
 func (g *guest) Down(*link.Session, error) {
 	g.carrier.SetSession(nil)
+	g.mu.Lock()
+	g.session = nil
+	g.mu.Unlock()
 	close(g.reports)
 	g.applied.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.session = nil
 	g.grace = time.AfterFunc(linkGrace, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -158,19 +162,45 @@ func (g *guest) Stream(s *link.Stream) { g.reach.Stream(g.name, s) }
 // Datagrams implements link.Handler.
 func (g *guest) Datagrams(f *link.DatagramFlow) { g.reach.Datagrams(g.name, f) }
 
-// tellHost tells the agent, now or when it is there, what the host wants.
+// tellHost tells the agent, now or when it is there, what the host wants. It does
+// not wait for an agent that does not read.
 func (g *guest) tellHost(about message.Host) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.host = about
-	g.sendHost()
+	if g.session == nil {
+		return
+	}
+	if about.HostReach && g.agent.HostReach.State != message.HostReachUnavailable {
+		// What it said before is old: it answers everything that it is told.
+		g.agent.HostReach = message.Feature{State: message.HostReachOff, Reason: "it is being turned on"}
+	}
+	g.untold = append(g.untold, about)
+	g.startTelling()
 }
 
-// sendHost is called with mu held. An error means that the session has ended.
-func (g *guest) sendHost() {
-	if g.session != nil {
-		about := g.host
-		_ = g.session.Send(message.Message{Host: &about})
+// startTelling is called with mu held, in a session.
+func (g *guest) startTelling() {
+	if !g.telling {
+		g.telling = true
+		g.applied.Go(g.tell)
+	}
+}
+
+// tell sends until the agent has been told everything, or the session has ended.
+func (g *guest) tell() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	defer func() { g.telling = false }()
+	for g.session != nil && len(g.untold) > 0 {
+		session, about := g.session, g.untold[0]
+		g.untold = g.untold[1:]
+		g.mu.Unlock()
+		err := session.Send(message.Message{Host: &about})
+		g.mu.Lock()
+		if err != nil {
+			return
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,8 +97,17 @@ func (b *bed) hostEchoes(addresses ...string) {
 // greeter is a server that tells its name: TCP to who connects, and UDP in front
 // of what it was asked.
 type greeter struct {
-	io.Closer
+	socket  io.Closer
 	greeted atomic.Int64
+}
+
+// Close closes the socket for good. A process that is just being started by
+// another test has a copy of it until it becomes another program, and the socket
+// would go on taking what nobody reads.
+func (g *greeter) Close() error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return g.socket.Close()
 }
 
 // greet serves at a place until the test ends or the server is closed.
@@ -106,12 +116,12 @@ func greet(t *testing.T, where place, s socket.Spec, name string) *greeter {
 	g := &greeter{}
 	if s.Network == "udp" {
 		c := bindUDP(t, where, s)
-		g.Closer = c
+		g.socket = c
 		go g.answer(c, name)
 		return g
 	}
 	l := listen(t, where, s)
-	g.Closer = l
+	g.socket = l
 	go g.accept(l, name)
 	return g
 }
