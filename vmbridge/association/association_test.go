@@ -1,0 +1,183 @@
+package association_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/vmbridge/vmbridge/vmbridge/association"
+	"github.com/vmbridge/vmbridge/vmbridge/link"
+	"github.com/vmbridge/vmbridge/vmbridge/message"
+	"github.com/vmbridge/vmbridge/vmbridge/wire"
+)
+
+const patience = 20 * time.Second
+
+// end is one end of a link, whose flows lead nowhere.
+type end struct{ up chan *link.Session }
+
+func (e end) Up(s *link.Session)                   { e.up <- s }
+func (end) Down(*link.Session, error)              {}
+func (end) Message(*link.Session, message.Message) {}
+func (end) Stream(s *link.Stream)                  { s.Refuse(wire.CodeDenied) }
+func (end) Datagrams(f *link.DatagramFlow)         { f.Accept(func([][]byte) {}, func(wire.Code) {}) }
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(limit) {
+			t.Fatal("waited for", what)
+		}
+	}
+}
+
+// connect gives the host's session of a new link.
+func connect(t *testing.T) *link.Session {
+	t.Helper()
+	near, far := net.Pipe()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	host, guest := end{make(chan *link.Session, 1)}, end{make(chan *link.Session, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { _ = link.NewServer(link.Config{Handler: guest, Log: log}).ServeConn(ctx, far) })
+	once := make(chan net.Conn, 1)
+	once <- near
+	connector := link.Connector{Config: link.Config{Handler: host, Log: log}, Conns: 1,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}}
+	work.Go(func() { _ = connector.Run(ctx) })
+	t.Cleanup(func() { cancel(); work.Wait() })
+	select {
+	case s := <-host.up:
+		return s
+	case <-time.After(patience):
+		t.Fatal("no link")
+		return nil
+	}
+}
+
+// bed is a table over a link, and the keys that have left it.
+type bed struct {
+	*association.Table[string]
+	session *link.Session
+	stats   link.Stats
+
+	mu   sync.Mutex
+	gone []string
+}
+
+func newBed(t *testing.T, limits association.Limits) *bed {
+	b := &bed{session: connect(t)}
+	b.Table = association.New(limits, func(key string) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.gone = append(b.gone, key)
+	})
+	t.Cleanup(b.Close)
+	return b
+}
+
+func (b *bed) open(t *testing.T, key string) *association.Association[string] {
+	t.Helper()
+	nobody := netip.MustParseAddrPort("192.0.2.1:1")
+	a, err := b.Open(key, func(a *association.Association[string]) (*link.DatagramFlow, error) {
+		return b.session.OpenDatagrams(nobody, nobody, 0, &b.stats, func([][]byte) { a.Used() }, func(wire.Code) { a.Ended() })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (b *bed) left() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Sorted(slices.Values(b.gone))
+}
+
+// At the limit the least recently used association goes (E3). Replies count as
+// use.
+func TestLimit(t *testing.T) {
+	b := newBed(t, association.Limits{Associations: 3})
+	first, second := b.open(t, "first"), b.open(t, "second")
+	b.open(t, "third")
+	if b.Get("first") != first {
+		t.Fatal("an association is not found")
+	}
+	second.Used()
+	b.open(t, "fourth")
+	if got := b.left(); !slices.Equal(got, []string{"third"}) || b.Get("third") != nil {
+		t.Errorf("gone: %q, want the third", got)
+	}
+	if n := b.stats.Flows.Load(); n != 3 {
+		t.Errorf("%d flows", n)
+	}
+}
+
+// An association that nobody uses ends, and one that replies use stays (E3).
+func TestIdle(t *testing.T) {
+	b := newBed(t, association.Limits{Idle: 100 * time.Millisecond})
+	used := b.open(t, "used")
+	b.open(t, "idle")
+	eventually(t, "the idle one to go", func() bool {
+		used.Used()
+		return slices.Equal(b.left(), []string{"idle"})
+	})
+	if b.Get("used") != used {
+		t.Error("the other has gone, too")
+	}
+}
+
+// A key that is opened again has the new flow, and the old one ends.
+func TestAgain(t *testing.T) {
+	b := newBed(t, association.Limits{})
+	before := b.open(t, "key")
+	now := b.open(t, "key")
+	if !before.Flow.Closed() || now.Flow.Closed() || b.Get("key") != now {
+		t.Errorf("old closed: %v, new closed: %v", before.Flow.Closed(), now.Flow.Closed())
+	}
+	before.Ended() // late, and no more its own
+	if b.Get("key") != now {
+		t.Error("the end of the old one took the new one along")
+	}
+}
+
+// The end of the session ends all; keys end by choice; a closed table keeps
+// nothing.
+func TestEnds(t *testing.T) {
+	b := newBed(t, association.Limits{})
+	b.open(t, "a1")
+	kept := b.open(t, "b1")
+	b.CloseKeys(func(key string) bool { return key[0] == 'a' })
+	if got := b.left(); !slices.Equal(got, []string{"a1"}) || kept.Flow.Closed() {
+		t.Errorf("gone: %q", got)
+	}
+	b.Close()
+	if late := b.open(t, "c1"); !late.Flow.Closed() || b.Get("c1") != nil {
+		t.Error("a closed table has taken one more")
+	}
+	if got := b.left(); !slices.Equal(got, []string{"a1", "b1", "c1"}) {
+		t.Errorf("gone: %q", got)
+	}
+
+	b = newBed(t, association.Limits{})
+	b.open(t, "key")
+	b.session.Close(wire.CodeShutdown, "")
+	eventually(t, "the association to go with the session", func() bool { return b.Get("key") == nil && len(b.left()) == 1 })
+}
