@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // lockedBuffer is written to by a process and read by the test.
@@ -50,7 +51,7 @@ func startUp(t *testing.T, home string, args ...string) (daemon *exec.Cmd, stdou
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stop(t, daemon) })
-	eventually(t, "the link is up", func() bool {
+	wait.Until(t, 20*time.Second, "the link is up", func() bool {
 		if strings.Contains(stderr.String(), "needs root") {
 			t.Skipf("this root may not make network namespaces: %s", stderr)
 		}
@@ -70,21 +71,6 @@ func stop(t *testing.T, daemon *exec.Cmd) {
 	daemon.Process.Signal(os.Interrupt)
 	if err := daemon.Wait(); err != nil {
 		t.Errorf("the daemon ended with %v", err)
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("not within 20 s: %s", what)
-		}
 	}
 }
 
@@ -139,7 +125,7 @@ func TestWholePath(t *testing.T) {
 	}()
 
 	var conn net.Conn
-	eventually(t, "the guest's port answers on the host", func() bool {
+	wait.Until(t, 20*time.Second, "the guest's port answers on the host", func() bool {
 		conn, err = net.Dial("tcp", "127.0.0.1:"+port)
 		return err == nil
 	})
@@ -152,7 +138,7 @@ func TestWholePath(t *testing.T) {
 	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "reply\n" {
 		t.Fatalf("the host got %q, %v", line, err)
 	}
-	eventually(t, "the watch shows it", func() bool {
+	wait.Until(t, 20*time.Second, "the watch shows it", func() bool {
 		return strings.Contains(lines.String(), "appear  tcp 127.0.0.1:"+port+"  -> 127.0.0.1:"+port+"  open  nc (pid ")
 	})
 	if _, table, _ := invoke(t, home, "ports"); !strings.Contains(table, "127.0.0.1:"+port) {
@@ -172,7 +158,7 @@ func TestWholePath(t *testing.T) {
 	if status, _, stderr := invoke(t, home, "enable"); status != 0 {
 		t.Fatalf("enable: %d, %s", status, stderr)
 	}
-	eventually(t, "the port is back", func() bool {
+	wait.Until(t, 20*time.Second, "the port is back", func() bool {
 		again, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			again.Close()

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/linkpair"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -45,44 +46,20 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-// host is one end of a link: the host's, or the agent's.
+// host gives the flows of the guest to the test.
 type host struct {
+	linkpair.Nobody
 	bed *bed
-	up  chan *link.Session
 }
 
-func (h host) Up(s *link.Session)                     { h.up <- s }
-func (h host) Down(*link.Session, error)              {}
-func (h host) Message(*link.Session, message.Message) {}
-func (h host) Stream(s *link.Stream)                  { h.bed.stream(s) }
-func (h host) Datagrams(f *link.DatagramFlow)         { h.bed.datagrams(f) }
+func (h host) Stream(s *link.Stream)          { h.bed.stream(s) }
+func (h host) Datagrams(f *link.DatagramFlow) { h.bed.datagrams(f) }
 
 // connect joins a host and gives the agent's session, and how to cut it.
 func (b *bed) connect(t *testing.T) (session *link.Session, cut func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	l, err := net.Listen("unix", t.TempDir()+"/link")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	agent, daemon := host{b, make(chan *link.Session, 8)}, host{b, make(chan *link.Session, 8)}
-	b.work.Go(func() { _ = link.NewServer(link.Config{Handler: agent, Log: log}).Serve(ctx, l) })
-	b.work.Go(func() {
-		connector := link.Connector{Config: link.Config{Handler: daemon, Log: log}, Conns: 1,
-			Dial: func(ctx context.Context) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", l.Addr().String())
-			}}
-		_ = connector.Run(ctx)
-	})
-	select {
-	case session = <-agent.up:
-	case <-time.After(patience):
-		t.Fatal("no link")
-	}
-	return session, cancel
+	pair := linkpair.New(t, host{bed: b}, linkpair.Nobody{}, 1)
+	return pair.Guest, pair.Close
 }
 
 // await waits for a state of host reach that is not on its way to another.

@@ -17,7 +17,9 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Conn is an accepted connection. It behaves like a *net.TCPConn.
+// Conn is an accepted connection. It behaves like a *net.TCPConn. gVisor's own
+// adapter for package net (gonet) has its errors as text only, where the link has
+// to tell a reset from an end, and knows no linger.
 type Conn struct {
 	stack         *Stack
 	local, remote netip.AddrPort

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // blackHole holds the SYNs for ports below 10 and refuses the others.
@@ -52,20 +53,6 @@ func begin(t *testing.T, to netip.AddrPort, n int) {
 	}
 }
 
-func eventually(t *testing.T, what string, true func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !true() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("timed out waiting for: %s", what)
-		}
-	}
-}
-
 // A thousand dials into a black hole delay nobody, and there is a bound on what
 // waits, for one port and in all.
 func TestBlackHole(t *testing.T) {
@@ -75,7 +62,7 @@ func TestBlackHole(t *testing.T) {
 	moreDescriptors(t)
 	b, held := blackHole(t)
 	begin(t, netip.AddrPortFrom(b.Host4, 1), maxHalfOpenPerPort+200)
-	eventually(t, "the bound of one port", func() bool { return held.Load() == maxHalfOpenPerPort })
+	wait.Until(t, patience, "the bound of one port", func() bool { return held.Load() == maxHalfOpenPerPort })
 
 	var slowest atomic.Int64
 	var dialing sync.WaitGroup
@@ -109,7 +96,7 @@ func TestBlackHole(t *testing.T) {
 	for port := uint16(2); port <= 5; port++ {
 		begin(t, netip.AddrPortFrom(b.Host4, port), maxHalfOpenPerPort)
 	}
-	eventually(t, "the bound of all ports", func() bool { return held.Load() == maxHalfOpen })
+	wait.Until(t, patience, "the bound of all ports", func() bool { return held.Load() == maxHalfOpen })
 }
 
 // moreDescriptors makes sure of descriptors for all the clients of a flood.
@@ -170,7 +157,7 @@ func TestConnectionsInARow(t *testing.T) {
 			t.Errorf("client closes first: %v: %d SYNs were lost", clientFirst, n)
 		}
 		// The client has connected before its last handshake is through here.
-		eventually(t, "all requests are through", func() bool { return through.Load() == int64(count) })
+		wait.Until(t, patience, "all requests are through", func() bool { return through.Load() == int64(count) })
 		b.close(t)
 	}
 }

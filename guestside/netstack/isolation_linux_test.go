@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // bridged is a network namespace behind a bridge of this one, as a container
@@ -168,7 +169,7 @@ func TestIsolation(t *testing.T) {
 			for _, host := range b.hosts(t) {
 				to := netip.AddrPortFrom(host, 80)
 				// The rules may have to find their place again.
-				eventually(t, "the machine itself reaches "+host.String(), func() bool { return connect(to) == nil })
+				wait.Until(t, patience, "the machine itself reaches "+host.String(), func() bool { return connect(to) == nil })
 				container.do(func() {
 					if err := connect(netip.AddrPortFrom(b.gateway(host), 1)); name != "Firewall" && !errors.Is(err, syscall.ECONNREFUSED) {
 						t.Errorf("the container does not even reach the machine: %v", err)

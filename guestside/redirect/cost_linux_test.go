@@ -48,12 +48,18 @@ var costs = []struct {
 	{"bind", bindCost},
 }
 
-func connectCost() (func() (time.Duration, error), func(), error) {
-	l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// boundSocket is a socket of a guest's server.
+func boundSocket(kind int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, err
+		return -1, err
 	}
-	if err := unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}); err != nil {
+	return fd, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port})
+}
+
+func connectCost() (func() (time.Duration, error), func(), error) {
+	l, err := boundSocket(unix.SOCK_STREAM)
+	if err != nil {
 		return nil, nil, err
 	}
 	if err := unix.Listen(l, 64); err != nil {
@@ -83,11 +89,8 @@ func connectCost() (func() (time.Duration, error), func(), error) {
 }
 
 func sendCost() (func() (time.Duration, error), func(), error) {
-	l, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	l, err := boundSocket(unix.SOCK_DGRAM)
 	if err != nil {
-		return nil, nil, err
-	}
-	if err := unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}); err != nil {
 		return nil, nil, err
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -50,5 +50,6 @@
 // 4.18, recvmsg 5.2, getpeername and getsockname 5.8; cgroup links 5.7; the
 // helpers bpf_sk_lookup_tcp, bpf_sk_lookup_udp and bpf_sk_release in these
 // programs 5.0, the socket of the context 5.3, bpf_get_netns_cookie and
-// bpf_get_current_pid_tgid 5.7. So Linux 5.8 has all of it.
+// bpf_get_current_pid_tgid 5.7. So Linux 5.8 should have all of
+// it; run were 6.1 and 6.18.
 package redirect

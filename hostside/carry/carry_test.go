@@ -2,22 +2,19 @@ package carry
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
+	"github.com/vmbridge/vmbridge/tests/linkpair"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
-	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
 
@@ -26,21 +23,13 @@ const patience = 10 * time.Second
 // end is the handler of one end of the test's link. As the guest it echoes
 // every datagram, and remembers which flows it has seen.
 type end struct {
-	up chan *link.Session
+	linkpair.Nobody
 
 	mu    sync.Mutex
 	flows []*link.DatagramFlow
 	ended map[*link.DatagramFlow]wire.Code
 }
 
-func newEnd() *end {
-	return &end{up: make(chan *link.Session, 8), ended: map[*link.DatagramFlow]wire.Code{}}
-}
-
-func (e *end) Up(s *link.Session)                   { e.up <- s }
-func (*end) Down(*link.Session, error)              {}
-func (*end) Message(*link.Session, message.Message) {}
-func (*end) Stream(s *link.Stream)                  { s.Refuse(wire.CodeRefused) }
 func (e *end) Datagrams(f *link.DatagramFlow) {
 	e.mu.Lock()
 	e.flows = append(e.flows, f)
@@ -67,33 +56,8 @@ func (e *end) counts() (opened, ended int) {
 // newLink joins a host to an echoing guest, and gives both.
 func newLink(t *testing.T) (host *link.Session, guest *end) {
 	t.Helper()
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	path := filepath.Join(t.TempDir(), "link")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
-	guest = newEnd()
-	hostEnd := newEnd()
-	work.Go(func() { _ = link.NewServer(link.Config{Handler: guest, Log: log}).Serve(ctx, l) })
-	connector := link.Connector{
-		Config:  link.Config{Handler: hostEnd, Log: log},
-		Dial:    func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) },
-		Conns:   2,
-		Changed: func(link.State) {},
-	}
-	work.Go(func() { _ = connector.Run(ctx) })
-	t.Cleanup(func() { cancel(); work.Wait() })
-	select {
-	case host = <-hostEnd.up:
-		return host, guest
-	case <-time.After(patience):
-		t.Fatal("the link did not come up")
-		return nil, nil
-	}
+	guest = &end{ended: map[*link.DatagramFlow]wire.Code{}}
+	return linkpair.New(t, linkpair.Nobody{}, guest, 2).Host, guest
 }
 
 // serveUDP lets a carrier serve a socket on address for the length of a test.
@@ -158,21 +122,6 @@ func dialUDP(t *testing.T, to netip.AddrPort) *net.UDPConn {
 	return conn
 }
 
-// waitFor polls what no channel tells.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s did not happen", what)
-		}
-	}
-}
-
 // E1: many clients of one socket, each gets its own replies; and the client of
 // a wildcard socket gets them from the address that it asked.
 func TestEveryReplyReachesItsClient(t *testing.T) {
@@ -209,7 +158,7 @@ func TestIdleAssociationsEndAndComeBack(t *testing.T) {
 	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
 	client := dialUDP(t, at)
 	ask(t, client, "one")
-	waitFor(t, "the end of the idle association", func() bool { _, ended := guest.counts(); return ended == 1 })
+	wait.Until(t, patience, "the end of the idle association", func() bool { _, ended := guest.counts(); return ended == 1 })
 	guest.mu.Lock()
 	code := guest.ended[guest.flows[0]]
 	guest.mu.Unlock()
@@ -240,7 +189,7 @@ func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	for _, i := range []int{0, 1, 2, 0, 3} {
 		ask(t, clients[i], fmt.Sprintf("client %d", i))
 	}
-	waitFor(t, "an eviction", func() bool { _, ended := guest.counts(); return ended == 1 })
+	wait.Until(t, patience, "an eviction", func() bool { _, ended := guest.counts(); return ended == 1 })
 	guest.mu.Lock()
 	_, evicted := guest.ended[guest.flows[1]]
 	guest.mu.Unlock()
@@ -290,7 +239,7 @@ func TestRefusedRepliesEndNothing(t *testing.T) {
 		_ = gone.Close()
 	}
 	// Ports, and so associations, may be used again: count the bytes.
-	waitFor(t, "a reply to each", func() bool { return stats.BytesOut.Load() == 100 })
+	wait.Until(t, patience, "a reply to each", func() bool { return stats.BytesOut.Load() == 100 })
 	ask(t, dialUDP(t, at), "still here")
 }
 
@@ -322,11 +271,11 @@ func TestANewSessionTakesOver(t *testing.T) {
 	first.Close(wire.CodeShutdown, "test")
 	<-first.Done()
 	c.SetSession(nil)
-	waitFor(t, "the end of the flow", func() bool { return stats.Flows.Load() == 0 })
+	wait.Until(t, patience, "the end of the flow", func() bool { return stats.Flows.Load() == 0 })
 	if _, err := client.Write([]byte("lost")); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "a counted drop", func() bool { return stats.DroppedDatagrams.Load() == 1 })
+	wait.Until(t, patience, "a counted drop", func() bool { return stats.DroppedDatagrams.Load() == 1 })
 	c.SetSession(second)
 	ask(t, client, "second")
 }

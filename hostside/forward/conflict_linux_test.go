@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // TestConflicts: a real other process has the port, in the sight of root and of
@@ -47,7 +48,7 @@ func startOther(t *testing.T) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close() })
-	eventually(t, 5*time.Second, "nc listens", func() bool {
+	wait.Until(t, 5*time.Second, "nc listens", func() bool {
 		c, err := net.Dial("tcp", "127.0.0.1:8000")
 		if err == nil {
 			c.Close()
@@ -60,7 +61,7 @@ func startOther(t *testing.T) *exec.Cmd {
 func testConflicts(t *testing.T, other *exec.Cmd, owner func(pid int) string) {
 	r := realRig(t, nil)
 	r.add("a", "tcp [::]:8000 dual", "udp 0.0.0.0:8000")
-	eventually(t, 5*time.Second, "the conflict is reported", func() bool { return len(r.lines(logrus.WarnLevel)) > 0 })
+	wait.Until(t, 5*time.Second, "the conflict is reported", func() bool { return len(r.lines(logrus.WarnLevel)) > 0 })
 	reason := "tcp 0.0.0.0:8000 is in use by " + owner(other.Process.Pid)
 	equal(t, "log", r.lines(logrus.WarnLevel), []string{"port conflict: " + reason})
 	equal(t, "listed", states(r.ForwardsOf(8000)), []string{
@@ -81,7 +82,7 @@ func testConflicts(t *testing.T, other *exec.Cmd, owner func(pid int) string) {
 		t.Fatal(err)
 	}
 	_ = other.Wait()
-	eventually(t, 2*time.Second, "the forward opens", func() bool { return ask("tcp", "127.0.0.1:8000") == "a 127.0.0.1:8000" })
+	wait.Until(t, 2*time.Second, "the forward opens", func() bool { return ask("tcp", "127.0.0.1:8000") == "a 127.0.0.1:8000" })
 	equal(t, "log", r.lines(logrus.WarnLevel), []string{"port conflict: " + reason})
 }
 
@@ -123,7 +124,7 @@ func TestHostWithoutIPv6(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	eventually(t, 5*time.Second, "the forwards are reported", func() bool { return len(r.log.AllEntries()) == 2 })
+	wait.Until(t, 5*time.Second, "the forwards are reported", func() bool { return len(r.log.AllEntries()) == 2 })
 	if lines := r.lines(logrus.WarnLevel); len(lines) > 0 {
 		t.Errorf("log: %v", lines)
 	}

@@ -19,6 +19,7 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -131,22 +132,6 @@ func askUDP(at string) (string, error) {
 	return strings.TrimSuffix(string(buf[:n]), " x"), err
 }
 
-// eventually waits until cond holds.
-func eventually(t *testing.T, within time.Duration, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("not within %v: %s", within, what)
-		case <-tick.C:
-		}
-	}
-}
-
 // TestReach: every kind of listener answers on its families and its scope, and
 // nowhere else (A1, A9, C4).
 func TestReach(t *testing.T) {
@@ -162,7 +147,7 @@ func TestReach(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, 5*time.Second, "the new addresses work", func() bool { return ask("tcp", "["+lan6+"]:8000") == "refused" })
+	wait.Until(t, 5*time.Second, "the new addresses work", func() bool { return ask("tcp", "["+lan6+"]:8000") == "refused" })
 	clients := []string{"127.0.0.1", "127.0.0.2", lan4, "[::1]", "[" + lan6 + "]"}
 	for _, protocol := range []string{"tcp", "udp"} {
 		for _, c := range []struct {
@@ -313,10 +298,10 @@ func TestCarrierEnds(t *testing.T) {
 	c := &breaker{answerer: answerer{name: "a"}, breaks: 1}
 	r.SetLink("a", c)
 	r.add("a", "udp 127.0.0.1:8000")
-	eventually(t, 2*time.Second, "the failure is reported", func() bool {
+	wait.Until(t, 2*time.Second, "the failure is reported", func() bool {
 		return slices.Contains(r.lines(logrus.WarnLevel), "forward failed: the link stopped serving the socket: broken")
 	})
-	eventually(t, 2*time.Second, "it is open again", func() bool { return r.ForwardsOf(8000)[0].State == Open })
+	wait.Until(t, 2*time.Second, "it is open again", func() bool { return r.ForwardsOf(8000)[0].State == Open })
 	if got := ask("udp", "127.0.0.1:8000"); got != "a 127.0.0.1:8000" {
 		t.Errorf("%q", got)
 	}
@@ -360,7 +345,7 @@ func TestOutOfDescriptors(t *testing.T) {
 			t.Errorf("%s: %d open, the others: %q", c.name, open, reason)
 		}
 		r.remove("a", all[:150]...)
-		eventually(t, 5*time.Second, "the others open", func() bool {
+		wait.Until(t, 5*time.Second, "the others open", func() bool {
 			return !slices.ContainsFunc(r.Forwards(), func(f Forward) bool { return f.State != Open })
 		})
 		r.Close()

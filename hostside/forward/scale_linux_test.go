@@ -17,6 +17,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/bind"
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
@@ -91,7 +92,7 @@ func tenThousand(t *testing.T, n int, protocols []message.Protocol) {
 			t.Errorf("%d %s ports took %v of CPU", n, protocol, took)
 		}
 	}
-	eventually(t, 5*time.Second, "all are listed as open", func() bool {
+	wait.Until(t, 5*time.Second, "all are listed as open", func() bool {
 		open := 0
 		for _, f := range r.Forwards() {
 			if f.State == Open {
@@ -122,8 +123,8 @@ func tenThousand(t *testing.T, n int, protocols []message.Protocol) {
 	if got := ask(string(protocols[0]), "127.0.0.1:12345"); got != "refused" {
 		t.Errorf("off: %q", got)
 	}
-	eventually(t, 5*time.Second, "goroutines return", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
-	eventually(t, 5*time.Second, "the end is logged", func() bool {
+	wait.Until(t, 5*time.Second, "goroutines return", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
+	wait.Until(t, 5*time.Second, "the end is logged", func() bool {
 		return slices.ContainsFunc(r.log.AllEntries(), func(entry *logrus.Entry) bool { return entry.Message == "forward closed" })
 	})
 	if lines := r.lines(logrus.InfoLevel); len(lines) > 200 {

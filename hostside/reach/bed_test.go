@@ -2,7 +2,6 @@ package reach
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/tests/linkpair"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -31,22 +32,13 @@ type bed struct {
 }
 
 // hostEnd gives the flows of the link called vm to the Reach.
-type hostEnd struct{ reach *Reach }
+type hostEnd struct {
+	linkpair.Nobody
+	reach *Reach
+}
 
-func (hostEnd) Up(*link.Session)                       {}
-func (hostEnd) Down(*link.Session, error)              {}
-func (hostEnd) Message(*link.Session, message.Message) {}
-func (h hostEnd) Stream(s *link.Stream)                { h.reach.Stream("vm", s) }
-func (h hostEnd) Datagrams(f *link.DatagramFlow)       { h.reach.Datagrams("vm", f) }
-
-// guestEnd opens flows, and gets none.
-type guestEnd struct{ up chan *link.Session }
-
-func (g guestEnd) Up(s *link.Session)                   { g.up <- s }
-func (guestEnd) Down(*link.Session, error)              {}
-func (guestEnd) Message(*link.Session, message.Message) {}
-func (guestEnd) Stream(s *link.Stream)                  { s.Refuse(wire.CodeDenied) }
-func (guestEnd) Datagrams(f *link.DatagramFlow)         { f.Refuse(wire.CodeDenied) }
+func (h hostEnd) Stream(s *link.Stream)          { h.reach.Stream("vm", s) }
+func (h hostEnd) Datagrams(f *link.DatagramFlow) { h.reach.Datagrams("vm", f) }
 
 func quiet() *logrus.Logger {
 	log := logrus.New()
@@ -62,31 +54,9 @@ func newBed(t *testing.T, change func(*Config)) *bed {
 		change(&cfg)
 	}
 	b := &bed{Reach: New(cfg)}
-	guest := guestEnd{make(chan *link.Session, 1)}
-	near, far := tcpPair(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
-	server := link.NewServer(link.Config{Name: "vm", Handler: guest, Log: quiet()})
-	work.Go(func() { _ = server.ServeConn(ctx, far) })
-	once := make(chan net.Conn, 1)
-	once <- near
-	connector := link.Connector{
-		Config: link.Config{Handler: hostEnd{b.Reach}, Log: quiet()},
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			select {
-			case c := <-once:
-				return c, nil
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		},
-		Conns:   1,
-		Changed: func(link.State) {},
-	}
-	work.Go(func() { _ = connector.Run(ctx) })
-	b.down = sync.OnceFunc(func() { cancel(); work.Wait() })
-	t.Cleanup(func() { b.Reach.Close(); b.down() })
-	b.guest = await(t, "the link", guest.up)
+	pair := linkpair.New(t, hostEnd{reach: b.Reach}, linkpair.Nobody{}, 1)
+	b.guest, b.down = pair.Guest, pair.Close
+	t.Cleanup(b.Reach.Close)
 	return b
 }
 
@@ -95,7 +65,7 @@ func newBed(t *testing.T, change func(*Config)) *bed {
 func (b *bed) ask(t *testing.T, to string) (*link.Stream, wire.Code) {
 	t.Helper()
 	stream, answer := b.begin(t, to)
-	return stream, await(t, "the answer for "+to, answer)
+	return stream, wait.For(t, patience, "the answer for "+to, answer)
 }
 
 func (b *bed) begin(t *testing.T, to string) (*link.Stream, <-chan wire.Code) {
@@ -296,26 +266,4 @@ func tcpPair(t testing.TB) (a, b *net.TCPConn) {
 	}
 	t.Cleanup(func() { c.Close(); s.Close() })
 	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
-
-func await[T any](t testing.TB, what string, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited %s for %s", patience, what)
-		panic("not reached")
-	}
-}
-
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for limit := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(limit) {
-			t.Fatalf("waited %s for %s", patience, what)
-		}
-	}
 }

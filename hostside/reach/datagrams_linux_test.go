@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -136,7 +137,7 @@ func TestBurstBeforeFallback(t *testing.T) {
 		}
 		f.Close(wire.CodeIdle)
 	}
-	eventually(t, "nothing is kept", func() bool {
+	wait.Until(t, patience, "nothing is kept", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return len(b.flows) == 0 && b.guest0().kept.Load() == 0
@@ -168,7 +169,7 @@ func TestServerComesAndGoes(t *testing.T) {
 		if got := f.outcome(t); got != "connection refused" {
 			t.Fatalf("after the server: %q", got)
 		}
-		eventually(t, "the port is refused", func() bool {
+		wait.Until(t, patience, "the port is refused", func() bool {
 			p := b.port(message.UDP, 8000)
 			return p.State == Refused && p.Reason == "the service has gone"
 		})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/forward"
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -60,10 +61,10 @@ func TestPolicyCuts(t *testing.T) {
 		}
 	}
 	b.SetPolicy(Policy{Enabled: true, Deny: []forward.PortRule{{First: 81, Last: 81}, {First: 9, Last: 9}}})
-	if code := await(t, "the end of the dial", dialled); code != wire.CodeDenied {
+	if code := wait.For(t, patience, "the end of the dial", dialled); code != wire.CodeDenied {
 		t.Errorf("the dial ends with %s", code)
 	}
-	if code := await(t, "the end of the denied UDP flow", goes2.ended); code != wire.CodeDenied {
+	if code := wait.For(t, patience, "the end of the denied UDP flow", goes2.ended); code != wire.CodeDenied {
 		t.Errorf("it ends with %s", code)
 	}
 	if err := talks(t, goes); err == nil || errors.Is(err, io.EOF) {
@@ -98,7 +99,7 @@ func TestClose(t *testing.T) {
 	blackHole(t, 9)
 	b := newBed(t, nil)
 	b.dial(t, "127.0.0.1:80").Close() // the first connection makes things that stay
-	eventually(t, "the first flow ends", func() bool { return b.port(message.TCP, 80).Flows == 0 })
+	wait.Until(t, patience, "the first flow ends", func() bool { return b.port(message.TCP, 80).Flows == 0 })
 	files, goroutines := descriptors(t), runtime.NumGoroutine()
 	var clients []*net.TCPConn
 	for range 20 {
@@ -115,11 +116,11 @@ func TestClose(t *testing.T) {
 		_, answer := b.begin(t, "127.0.0.1:9")
 		dials = append(dials, answer)
 	}
-	eventually(t, "the dials are under way", func() bool { return b.port(message.TCP, 9).Flows == 2*maxDialsPerPort })
+	wait.Until(t, patience, "the dials are under way", func() bool { return b.port(message.TCP, 9).Flows == 2*maxDialsPerPort })
 	b.Reach.Close()
 	b.Reach.Close()
 	for _, answer := range dials {
-		if code := await(t, "the end of a dial", answer); code != wire.CodeShutdown {
+		if code := wait.For(t, patience, "the end of a dial", answer); code != wire.CodeShutdown {
 			t.Fatalf("a dial ends with %s", code)
 		}
 	}
@@ -129,8 +130,8 @@ func TestClose(t *testing.T) {
 		}
 		c.Close()
 	}
-	eventually(t, "descriptors are closed", func() bool { return descriptors(t) <= files })
-	eventually(t, "goroutines have ended", func() bool { return runtime.NumGoroutine() <= goroutines })
+	wait.Until(t, patience, "descriptors are closed", func() bool { return descriptors(t) <= files })
+	wait.Until(t, patience, "goroutines have ended", func() bool { return runtime.NumGoroutine() <= goroutines })
 	if _, code := b.ask(t, "127.0.0.1:80"); code != wire.CodeShutdown {
 		t.Errorf("a newcomer: %s", code)
 	}
@@ -156,7 +157,7 @@ func TestScan(t *testing.T) {
 		answers = append(answers, answer)
 	}
 	for _, answer := range answers {
-		if code := await(t, "an answer", answer); code != wire.CodeRefused {
+		if code := wait.For(t, patience, "an answer", answer); code != wire.CodeRefused {
 			t.Fatalf("answered %s", code)
 		}
 	}
@@ -220,7 +221,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	if got := b.tryUDP(t, "127.0.0.1:80", "hello"); got != "hello" {
 		t.Errorf("afterwards: %q", got)
 	}
-	eventually(t, "nothing is left", func() bool {
+	wait.Until(t, patience, "nothing is left", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return len(b.flows) == 0 && b.guest0().kept.Load() == 0
@@ -251,11 +252,11 @@ func TestMaxFlows(t *testing.T) {
 	if _, code := b.ask(t, "127.0.0.1:8000"); code != wire.CodeResources {
 		t.Errorf("one more: got %v", code)
 	}
-	if code := await(t, "the end of one more", b.openUDP(t, "127.0.0.1:8000").ended); code != wire.CodeResources {
+	if code := wait.For(t, patience, "the end of one more", b.openUDP(t, "127.0.0.1:8000").ended); code != wire.CodeResources {
 		t.Errorf("one more, of UDP: got %v", code)
 	}
 	streams[0].Abort()
-	eventually(t, "room for another", func() bool {
+	wait.Until(t, patience, "room for another", func() bool {
 		stream, code := b.ask(t, "127.0.0.1:8000")
 		if code == 0 {
 			stream.Abort()

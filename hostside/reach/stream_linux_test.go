@@ -19,6 +19,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/forward"
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -288,7 +289,7 @@ func TestBlackHole(t *testing.T) {
 		_, answer := b.begin(t, "127.0.0.1:9")
 		answers = append(answers, answer)
 	}
-	eventually(t, "the dials are under way", func() bool { return descriptors(t) >= before+maxDialsPerPort })
+	wait.Until(t, patience, "the dials are under way", func() bool { return descriptors(t) >= before+maxDialsPerPort })
 	var took []time.Duration
 	for range 50 {
 		start := time.Now()
@@ -312,7 +313,7 @@ func TestBlackHole(t *testing.T) {
 		t.Errorf("another port took %v", took[49])
 	}
 	for _, answer := range answers {
-		if code := await(t, "a timeout", answer); code != wire.CodeTimedOut {
+		if code := wait.For(t, patience, "a timeout", answer); code != wire.CodeTimedOut {
 			t.Fatalf("answered %s", code)
 		}
 	}
@@ -346,7 +347,7 @@ func TestHalfClose(t *testing.T) {
 	if err != nil || !bytes.Equal(got, sent) {
 		t.Errorf("%d of %d bytes came back: %v", len(got), len(sent), err)
 	}
-	eventually(t, "the flow ends", func() bool { return b.port(message.TCP, 8000).Flows == 0 })
+	wait.Until(t, patience, "the flow ends", func() bool { return b.port(message.TCP, 8000).Flows == 0 })
 	p := b.port(message.TCP, 8000)
 	if p.BytesIn != uint64(len(sent)) || p.BytesOut != uint64(len(sent)+len(line)) {
 		t.Errorf("counted %d in, %d out, want %d and %d", p.BytesIn, p.BytesOut, len(sent), len(sent)+len(line))

@@ -16,6 +16,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // The test program plays the agent (vmbridge-guest serve ...), a daemon that
@@ -123,7 +125,7 @@ func startGuest(t *testing.T, home string, logger *logrus.Logger) *Sandbox {
 // its pid and its network namespace.
 func ask(t *testing.T, s *Sandbox, not int) (pid int, ns string) {
 	t.Helper()
-	eventually(t, "a new agent answers", func() bool {
+	wait.Until(t, restartTime, "a new agent answers", func() bool {
 		conn, err := net.Dial("unix", strings.TrimPrefix(s.URL(), "unix://"))
 		if err != nil {
 			return false
@@ -143,21 +145,8 @@ func inThread(f func() error) error {
 	return <-done
 }
 
-// eventually allows the 5 s that G3 gives a restart.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(5 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("not within 5 s: %s", what)
-		}
-	}
-}
+// restartTime is what a restart may take (G3).
+const restartTime = 5 * time.Second
 
 // nsLink is what readlink /proc/PID/ns/net says in the namespace at path.
 func nsLink(t *testing.T, path string) string {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // A clean exit leaves no process, no name and no mount.
@@ -30,7 +32,7 @@ func TestLifeCycle(t *testing.T) {
 	if ns != nsLink(t, s.NetNS()) || ns == own {
 		t.Errorf("the agent is in %s, the sandbox is %s, we are in %s", ns, nsLink(t, s.NetNS()), own)
 	}
-	eventually(t, "the agent's log line arrives", func() bool {
+	wait.Until(t, restartTime, "the agent's log line arrives", func() bool {
 		for _, e := range hook.AllEntries() {
 			if e.Message == "agent: listening" && e.Level == logrus.InfoLevel && e.Data["sandbox"] == "test" {
 				return strings.HasPrefix(fmt.Sprint(e.Data["args"]), "--listen "+s.URL()+" --key /none")
@@ -149,7 +151,7 @@ func TestAdoption(t *testing.T) {
 		stdin.Close()
 		resident.Wait()
 	}()
-	eventually(t, "the program is in the namespace", func() bool {
+	wait.Until(t, restartTime, "the program is in the namespace", func() bool {
 		ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", resident.Process.Pid))
 		return ns == before
 	})
@@ -161,7 +163,7 @@ func TestAdoption(t *testing.T) {
 
 	killed.Process.Kill()
 	killed.Wait()
-	eventually(t, "the killed daemon's agent is gone", func() bool { return gone(oldAgent) })
+	wait.Until(t, restartTime, "the killed daemon's agent is gone", func() bool { return gone(oldAgent) })
 
 	s := startGuest(t, home, quiet())
 	if s.NetNS() != netNS || nsLink(t, netNS) != before {
@@ -210,7 +212,7 @@ func TestContext(t *testing.T) {
 	}
 	pid, _ := ask(t, s, 0)
 	cancel()
-	eventually(t, "the agent ends", func() bool { return gone(pid) })
+	wait.Until(t, restartTime, "the agent ends", func() bool { return gone(pid) })
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

@@ -1,76 +1,25 @@
 package association_test
 
 import (
-	"context"
-	"io"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
+	"github.com/vmbridge/vmbridge/tests/linkpair"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
-	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
 
 const patience = 20 * time.Second
 
-// end is one end of a link, whose flows lead nowhere.
-type end struct{ up chan *link.Session }
+// end takes what it is sent.
+type end struct{ linkpair.Nobody }
 
-func (e end) Up(s *link.Session)                   { e.up <- s }
-func (end) Down(*link.Session, error)              {}
-func (end) Message(*link.Session, message.Message) {}
-func (end) Stream(s *link.Stream)                  { s.Refuse(wire.CodeDenied) }
-func (end) Datagrams(f *link.DatagramFlow)         { f.Accept(func([][]byte) {}, func(wire.Code) {}) }
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for limit := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(limit) {
-			t.Fatal("waited for", what)
-		}
-	}
-}
-
-// connect gives the host's session of a new link.
-func connect(t *testing.T) *link.Session {
-	t.Helper()
-	near, far := net.Pipe()
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	host, guest := end{make(chan *link.Session, 1)}, end{make(chan *link.Session, 1)}
-	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
-	work.Go(func() { _ = link.NewServer(link.Config{Handler: guest, Log: log}).ServeConn(ctx, far) })
-	once := make(chan net.Conn, 1)
-	once <- near
-	connector := link.Connector{Config: link.Config{Handler: host, Log: log}, Conns: 1,
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			select {
-			case c := <-once:
-				return c, nil
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}}
-	work.Go(func() { _ = connector.Run(ctx) })
-	t.Cleanup(func() { cancel(); work.Wait() })
-	select {
-	case s := <-host.up:
-		return s
-	case <-time.After(patience):
-		t.Fatal("no link")
-		return nil
-	}
-}
+func (end) Datagrams(f *link.DatagramFlow) { f.Accept(func([][]byte) {}, func(wire.Code) {}) }
 
 // bed is a table over a link, and the keys that have left it.
 type bed struct {
@@ -83,7 +32,7 @@ type bed struct {
 }
 
 func newBed(t *testing.T, limits association.Limits) *bed {
-	b := &bed{session: connect(t)}
+	b := &bed{session: linkpair.New(t, linkpair.Nobody{}, end{}, 1).Host}
 	b.Table = association.New(limits, func(key string) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -135,7 +84,7 @@ func TestIdle(t *testing.T) {
 	b := newBed(t, association.Limits{Idle: 100 * time.Millisecond})
 	used := b.open(t, "used")
 	b.open(t, "idle")
-	eventually(t, "the idle one to go", func() bool {
+	wait.Until(t, patience, "the idle one to go", func() bool {
 		used.Used()
 		return slices.Equal(b.left(), []string{"idle"})
 	})
@@ -179,5 +128,5 @@ func TestEnds(t *testing.T) {
 	b = newBed(t, association.Limits{})
 	b.open(t, "key")
 	b.session.Close(wire.CodeShutdown, "")
-	eventually(t, "the association to go with the session", func() bool { return b.Get("key") == nil && len(b.left()) == 1 })
+	wait.Until(t, patience, "the association to go with the session", func() bool { return b.Get("key") == nil && len(b.left()) == 1 })
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -52,7 +53,7 @@ func TestAskStream(t *testing.T) {
 		})
 		var stats link.Stats
 		stream, answer := ask(t, b.session, server, &stats)
-		if code := await(t, "the answer", answer); code != 0 {
+		if code := wait.For(t, patience, "the answer", answer); code != 0 {
 			t.Fatal(code)
 		}
 		if n := stats.Flows.Load(); n != 1 {
@@ -70,7 +71,7 @@ func TestAskStream(t *testing.T) {
 		if got, err := io.ReadAll(outer); string(got) != "welcome back" || err != nil {
 			t.Errorf("got %q, %v", got, err)
 		}
-		eventually(t, "the end of the flow", func() bool { return stats.Flows.Load() == 0 && b.session.Flows() == 0 })
+		wait.Until(t, patience, "the end of the flow", func() bool { return stats.Flows.Load() == 0 && b.session.Flows() == 0 })
 	}
 }
 
@@ -84,10 +85,10 @@ func TestAskStreamRefused(t *testing.T) {
 	}
 	_ = l.Close()
 	_, answer := ask(t, b.session, l.Addr().(*net.TCPAddr).AddrPort(), &stats)
-	if code := await(t, "the answer", answer); code != wire.CodeRefused {
+	if code := wait.For(t, patience, "the answer", answer); code != wire.CodeRefused {
 		t.Errorf("got %v", code)
 	}
-	eventually(t, "the end of the flow", func() bool { return stats.Flows.Load() == 0 && b.session.Flows() == 0 })
+	wait.Until(t, patience, "the end of the flow", func() bool { return stats.Flows.Load() == 0 && b.session.Flows() == 0 })
 }
 
 // An answer that never comes is replaced by the end of the session, and Abort
@@ -99,19 +100,19 @@ func TestAskStreamUnanswered(t *testing.T) {
 	}})
 	var stats link.Stats
 	stream, aborted := ask(t, b.session, nowhere, &stats)
-	await(t, "the flow", held)
+	wait.For(t, patience, "the flow", held)
 	stream.Abort()
-	eventually(t, "the end of the flow on both sides", func() bool { return b.session.Flows()+b.remote.Flows() == 0 })
+	wait.Until(t, patience, "the end of the flow on both sides", func() bool { return b.session.Flows()+b.remote.Flows() == 0 })
 	_, answer := ask(t, b.session, nowhere, &stats)
-	await(t, "the flow", held)
+	wait.For(t, patience, "the flow", held)
 	b.session.Close(wire.CodeShutdown, "")
-	if code := await(t, "the answer", answer); code == 0 {
+	if code := wait.For(t, patience, "the answer", answer); code == 0 {
 		t.Error("connected, says the end of the session")
 	}
 	if len(aborted) > 0 || len(answer) > 0 {
 		t.Error("answered once too often")
 	}
-	eventually(t, "the end of the flow", func() bool { return stats.Flows.Load() == 0 })
+	wait.Until(t, patience, "the end of the flow", func() bool { return stats.Flows.Load() == 0 })
 }
 
 // A socket that comes after the stream is over is reset.
@@ -119,10 +120,10 @@ func TestAttachLate(t *testing.T) {
 	b := newBridge(t, unixCarrier(1))
 	var stats link.Stats
 	stream, answer := ask(t, b.session, serveTCP(t, func(c *net.TCPConn) { _ = reset(c) }), &stats)
-	if code := await(t, "the answer", answer); code != 0 {
+	if code := wait.For(t, patience, "the answer", answer); code != 0 {
 		t.Fatal(code)
 	}
-	eventually(t, "the reset", func() bool { return b.session.Flows() == 0 })
+	wait.Until(t, patience, "the reset", func() bool { return b.session.Flows() == 0 })
 	outer, inner := tcpPair(t)
 	stream.Attach(inner)
 	if _, err := outer.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
@@ -150,7 +151,7 @@ func TestCount(t *testing.T) {
 		t.Errorf("%d flows counted, %d in the session", n, b.remote.Stats().Flows.Load())
 	}
 	conn.Close()
-	eventually(t, "the end of the flow", func() bool { return theirs.Flows.Load() == 0 })
+	wait.Until(t, patience, "the end of the flow", func() bool { return theirs.Flows.Load() == 0 })
 	if in, out := theirs.BytesIn.Load(), theirs.BytesOut.Load(); in != 5 || out != 5 {
 		t.Errorf("%d bytes in, %d out", in, out)
 	}

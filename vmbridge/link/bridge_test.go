@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -183,9 +184,9 @@ func newBridge(t testing.TB, c carrier, opts ...bridgeOptions) *bridge {
 		b.guest.close()
 	})
 	t.Cleanup(b.stop)
-	b.session = await(t, "the link to come up", b.host.up)
+	b.session = wait.For(t, patience, "the link to come up", b.host.up)
 	if way.listener != nil {
-		b.remote = await(t, "the guest's session", b.guest.up)
+		b.remote = wait.For(t, patience, "the guest's session", b.guest.up)
 	}
 	return b
 }
@@ -194,27 +195,24 @@ func newBridge(t testing.TB, c carrier, opts ...bridgeOptions) *bridge {
 // destination. It returns its address.
 func (b *bridge) forward(t testing.TB, s *link.Session, destination netip.AddrPort) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var work sync.WaitGroup
-	work.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = s.OpenStream(b.host.socket(conn.(*net.TCPConn)), conn.RemoteAddr().(*net.TCPAddr).AddrPort(), destination, &b.stats)
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); work.Wait() })
-	return l.Addr().String()
+	return acceptTCP(t, func(c *net.TCPConn, _ *sync.WaitGroup) {
+		_ = s.OpenStream(b.host.socket(c), c.RemoteAddr().(*net.TCPAddr).AddrPort(), destination, &b.stats)
+	}).String()
 }
 
 // serveTCP accepts connections for a handler until the test ends. The handler's
 // connection is closed when it returns.
 func serveTCP(t testing.TB, handle func(*net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	return acceptTCP(t, func(c *net.TCPConn, work *sync.WaitGroup) {
+		_ = c.SetDeadline(time.Now().Add(2 * patience))
+		work.Go(func() { defer c.Close(); handle(c) })
+	})
+}
+
+// acceptTCP hands out the connections to a port of the loopback until the test
+// ends, which waits for the work of those that took them.
+func acceptTCP(t testing.TB, take func(*net.TCPConn, *sync.WaitGroup)) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -227,8 +225,7 @@ func serveTCP(t testing.TB, handle func(*net.TCPConn)) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			_ = conn.SetDeadline(time.Now().Add(2 * patience))
-			work.Go(func() { defer conn.Close(); handle(conn.(*net.TCPConn)) })
+			take(conn.(*net.TCPConn), &work)
 		}
 	})
 	t.Cleanup(func() { _ = l.Close(); work.Wait() })
@@ -272,29 +269,5 @@ func (b *bridge) pairs(t testing.TB) func(t testing.TB) (client, server *net.TCP
 		t.Cleanup(func() { _ = c.Close() })
 		_ = c.SetDeadline(time.Now().Add(2 * patience))
 		return client, c.(*net.TCPConn)
-	}
-}
-
-// await takes a value from a channel, or fails the test.
-func await[T any](t testing.TB, what string, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited %s for %s", patience, what)
-		panic("not reached")
-	}
-}
-
-// eventually polls until a condition holds, or fails the test.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for limit := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(limit) {
-			t.Fatalf("waited %s for %s", patience, what)
-		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/nettest"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 )
 
@@ -34,10 +35,10 @@ func TestConformance(t *testing.T) {
 			t.Run("tiny writes", func(t *testing.T) { testTinyWrites(t, pair) })
 			t.Run("checksums", func(t *testing.T) { testChecksums(t, b) })
 			t.Run("datagrams", func(t *testing.T) { testDatagramSizes(t, b) })
-			eventually(t, "all flows to end", func() bool { return b.session.Flows() == 0 && b.stats.Flows.Load() == 0 })
+			wait.Until(t, patience, "all flows to end", func() bool { return b.session.Flows() == 0 && b.stats.Flows.Load() == 0 })
 			if b.remote != nil {
-				eventually(t, "the guest's flows to end", func() bool { return b.remote.Flows() == 0 })
-				eventually(t, "queues to be empty", func() bool {
+				wait.Until(t, patience, "the guest's flows to end", func() bool { return b.remote.Flows() == 0 })
+				wait.Until(t, patience, "queues to be empty", func() bool {
 					return b.remote.Queued() == 0 && b.session.Queued() == 0 && b.remote.Growth() == 0 && b.session.Growth() == 0
 				})
 			}
@@ -149,7 +150,7 @@ func testResetAfterData(t *testing.T, b *bridge) {
 			t.Fatal(err)
 		}
 		_ = reset(c)
-		r := await(t, "a reset", results)
+		r := wait.For(t, patience, "a reset", results)
 		if !bytes.Equal(r.got, want) || !errors.Is(r.err, connReset) {
 			t.Errorf("the server got %d of %d bytes and %v", len(r.got), len(want), r.err)
 		}
@@ -188,7 +189,7 @@ func testResetAfterHalfClose(t *testing.T, pair func(testing.TB) (client, server
 				continue
 			}
 			_ = reset(first)
-			eventually(t, "writes to fail", func() bool {
+			wait.Until(t, patience, "writes to fail", func() bool {
 				_, err := second.Write([]byte("x"))
 				if err != nil && !errors.Is(err, connReset) && !errors.Is(err, brokenPipe) {
 					t.Fatal(err)
@@ -201,13 +202,13 @@ func testResetAfterHalfClose(t *testing.T, pair func(testing.TB) (client, server
 
 // D3: the reset of a sender that waits for credit passes what it has sent.
 func testResetStalled(t *testing.T, b *bridge, pair func(testing.TB) (client, server *net.TCPConn), noticed bool) {
-	eventually(t, "earlier flows to end", func() bool { return b.session.Flows() == 0 })
+	wait.Until(t, patience, "earlier flows to end", func() bool { return b.session.Flows() == 0 })
 	client, server := pair(t)
 	sent := writeUntilStalled(t, client)
 	_ = reset(client)
 	if noticed {
 		// The server does not read, so no credit comes to wake the sender.
-		eventually(t, "the flow to end", func() bool { return b.session.Flows() == 0 })
+		wait.Until(t, patience, "the flow to end", func() bool { return b.session.Flows() == 0 })
 	}
 	got, err := io.Copy(io.Discard, server)
 	if got > sent || !errors.Is(err, connReset) {
@@ -315,10 +316,10 @@ func testChecksums(t *testing.T, b *bridge) {
 			if n != size || err != nil {
 				t.Errorf("the client got %d bytes, %v", n, err)
 			}
-			if want := await(t, "the server's sum", server); got != want {
+			if want := wait.For(t, patience, "the server's sum", server); got != want {
 				t.Errorf("the client got %08x instead of %08x", got, want)
 			}
-			if got, want := await(t, "the sum that the server got", server), await(t, "the client's sum", client); got != want {
+			if got, want := wait.For(t, patience, "the sum that the server got", server), wait.For(t, patience, "the client's sum", client); got != want {
 				t.Errorf("the server got %08x instead of %08x", got, want)
 			}
 		})

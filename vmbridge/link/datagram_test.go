@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -68,7 +69,7 @@ func testDatagramSizes(t *testing.T, b *bridge) {
 	for _, size := range []int{0, 1, 1472, 1473, 9000, 32768, 32769, 65507} {
 		want := noise(size)
 		a.send(want)
-		if got := await(t, "an echo", a.received); !bytes.Equal(got, want) {
+		if got := wait.For(t, patience, "an echo", a.received); !bytes.Equal(got, want) {
 			t.Errorf("%d bytes became %d", size, len(got))
 		}
 	}
@@ -107,7 +108,7 @@ func TestDatagramBatches(t *testing.T) {
 			batch.Send()
 			for _, a := range flows {
 				for i := range count {
-					if got := await(t, "a datagram", a.received); !bytes.Equal(got, bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 50)) {
+					if got := wait.For(t, patience, "a datagram", a.received); !bytes.Equal(got, bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 50)) {
 						t.Fatalf("datagram %d is %v", i, got[:2])
 					}
 				}
@@ -168,15 +169,15 @@ func TestMaxFlows(t *testing.T) {
 	for range limit / 2 { // all on one connection, which has its share of the limit
 		a := associate(t, b.session, loopback, &b.stats)
 		a.send([]byte("x"))
-		await(t, "an echo", a.received)
+		wait.For(t, patience, "an echo", a.received)
 		open = append(open, a)
 	}
 	over := associate(t, b.session, loopback, &b.stats)
-	if code := await(t, "a refusal", over.ended); code != wire.CodeResources {
+	if code := wait.For(t, patience, "a refusal", over.ended); code != wire.CodeResources {
 		t.Errorf("one flow too many ended with %s", code)
 	}
 	open[0].flow.Close(wire.CodeIdle)
-	eventually(t, "room for another flow", func() bool {
+	wait.Until(t, patience, "room for another flow", func() bool {
 		a := associate(t, b.session, loopback, &b.stats)
 		a.send([]byte("x"))
 		select {
@@ -198,34 +199,34 @@ func TestDatagramFlowsEnd(t *testing.T) {
 		flows <- f
 	}))
 	a := associate(t, b.session, loopback, &b.stats)
-	f := await(t, "the flow", flows)
+	f := wait.For(t, patience, "the flow", flows)
 	if f.Destination() != loopback || f.Source() != loopback {
 		t.Errorf("from %s to %s", f.Source(), f.Destination())
 	}
 	f.Close(wire.CodeIdle)
 	f.Close(wire.CodeIdle)
-	if code := await(t, "the end", a.ended); code != wire.CodeIdle || !a.flow.Closed() {
+	if code := wait.For(t, patience, "the end", a.ended); code != wire.CodeIdle || !a.flow.Closed() {
 		t.Errorf("ended with %s", code)
 	}
 
 	a = associate(t, b.session, loopback, &b.stats)
-	await(t, "the next flow", flows)
+	wait.For(t, patience, "the next flow", flows)
 	a.flow.Close(wire.CodeIdle)
-	if code := await(t, "the end", ended); code != wire.CodeIdle {
+	if code := wait.For(t, patience, "the end", ended); code != wire.CodeIdle {
 		t.Errorf("ended with %s", code)
 	}
 
 	a = associate(t, b.session, loopback, &b.stats)
-	await(t, "a flow to cut", flows)
+	wait.For(t, patience, "a flow to cut", flows)
 	b.session.CutFlows()
-	await(t, "the end here", a.ended)
-	await(t, "the end there", ended)
+	wait.For(t, patience, "the end here", a.ended)
+	wait.For(t, patience, "the end there", ended)
 
 	a = associate(t, b.session, loopback, &b.stats)
-	await(t, "a flow that outlives its session", flows)
+	wait.For(t, patience, "a flow that outlives its session", flows)
 	b.session.Close(wire.CodeShutdown, "")
-	await(t, "the end here", a.ended)
-	await(t, "the end there", ended)
+	wait.For(t, patience, "the end here", a.ended)
+	wait.For(t, patience, "the end there", ended)
 	b.stop()
 	if len(a.ended) > 0 || len(ended) > 0 {
 		t.Error("an end was told twice")
@@ -247,7 +248,7 @@ func TestDatagramFlowEndsWhileAccepted(t *testing.T) {
 			f.Accept(func([][]byte) {}, func(code wire.Code) { told <- code })
 		}))
 		associate(t, b.session, loopback, &b.stats)
-		await(t, "the flow", arrived)
+		wait.For(t, patience, "the flow", arrived)
 		if i%2 == 0 {
 			close(ending) // at the same time
 			b.remote.Close(wire.CodeShutdown, "")
@@ -255,7 +256,7 @@ func TestDatagramFlowEndsWhileAccepted(t *testing.T) {
 			b.remote.Close(wire.CodeShutdown, "")
 			close(ending)
 		}
-		await(t, "the end", told)
+		wait.For(t, patience, "the end", told)
 		b.stop()
 		if len(told) > 0 {
 			t.Error("told twice")
@@ -291,5 +292,5 @@ func TestOpenDatagramsOnABusyLink(t *testing.T) {
 		t.Fatalf("after %d flows: %v", count, err)
 	}
 	release()
-	eventually(t, "room for another flow", func() bool { return open() == nil })
+	wait.Until(t, patience, "room for another flow", func() bool { return open() == nil })
 }

@@ -1,6 +1,11 @@
 package link
 
-import "time"
+import (
+	"io"
+	"time"
+
+	"github.com/vmbridge/vmbridge/vmbridge/wire"
+)
 
 // SetClock replaces the wall clock.
 func (cfg *Config) SetClock(now func() time.Time) { cfg.now = now }
@@ -43,3 +48,18 @@ const (
 
 // ErrUnread ends a session whose peer does not read.
 var ErrUnread = errUnread
+
+// ReadFrame reads one frame, as a peer that is a test.
+func ReadFrame(r io.Reader) (wire.Header, []byte, error) {
+	var head [wire.HeaderSize]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return wire.Header{}, nil, err
+	}
+	h, err := wire.ParseHeader(head[:])
+	if err != nil {
+		return h, nil, err
+	}
+	payload := make([]byte, h.Length)
+	_, err = io.ReadFull(r, payload)
+	return h, payload, err
+}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -31,7 +32,7 @@ func used() usage {
 func settled(t testing.TB) usage {
 	t.Helper()
 	last, calm := used(), 0
-	eventually(t, "calm", func() bool {
+	wait.Until(t, patience, "calm", func() bool {
 		now := used()
 		if now != last {
 			last, calm = now, 0
@@ -54,7 +55,7 @@ func checkUsage(t testing.TB, baseline usage, pipes int) {
 			t.Logf("%+v, and %+v before", now, baseline)
 		}
 	}()
-	eventually(t, "goroutines and descriptors to return to the baseline", func() bool {
+	wait.Until(t, patience, "goroutines and descriptors to return to the baseline", func() bool {
 		now = used()
 		return now.goroutines <= baseline.goroutines && now.descriptors <= baseline.descriptors+2*pipes
 	})
@@ -219,7 +220,7 @@ func TestBlackHoles(t *testing.T) {
 	}
 	// Some are refused at last, some give up before.
 	for i, c := range lost {
-		s := await(t, "a stream", hole)
+		s := wait.For(t, patience, "a stream", hole)
 		if i%2 == 0 {
 			s.Refuse(wire.CodeTimedOut)
 		} else {
@@ -308,8 +309,8 @@ func TestSessionEndsWithOpenFlows(t *testing.T) {
 				}
 				_ = c.Close()
 			}
-			await(t, "the host's end", b.host.down)
-			err := await(t, "the guest's end", b.guest.down)
+			wait.For(t, patience, "the host's end", b.host.down)
+			err := wait.For(t, patience, "the guest's end", b.guest.down)
 			var g *link.GoodbyeError
 			if !errors.As(err, &g) || g.Code != wire.CodeShutdown || g.Reason != "enough" {
 				t.Errorf("the guest's session ended with %v", err)

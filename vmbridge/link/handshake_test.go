@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -32,10 +33,10 @@ func TestRefusals(t *testing.T) {
 			guest, host := newEnd(), newEnd()
 			startServer(t, l, link.Config{Key: c.guest, Handler: guest})
 			states, _ := startConnector(t, 2, l.dial, link.Config{Key: c.host, Handler: host})
-			if s := await(t, "a state", states); s != (link.State{Phase: link.Connecting}) {
+			if s := wait.For(t, patience, "a state", states); s != (link.State{Phase: link.Connecting}) {
 				t.Errorf("first %+v", s)
 			}
-			s := await(t, "a refusal", states)
+			s := wait.For(t, patience, "a refusal", states)
 			if s.Phase != link.Refused || !strings.Contains(s.Reason, c.reason) || !strings.Contains(s.Reason, c.what) {
 				t.Errorf("%+v", s)
 			}
@@ -113,7 +114,7 @@ func TestImpostors(t *testing.T) {
 			host := newEnd()
 			states, stop := startConnector(t, 1, l.dial, link.Config{Key: testKey, Handler: host})
 			awaitPhase(t, states, link.Connecting)
-			if s := await(t, "a state", states); s.Phase != c.phase || !strings.Contains(s.Reason, c.is) {
+			if s := wait.For(t, patience, "a state", states); s.Phase != c.phase || !strings.Contains(s.Reason, c.is) {
 				t.Errorf("%+v", s)
 			}
 			stop()
@@ -165,7 +166,7 @@ func TestStrangers(t *testing.T) {
 	if err != nil || welcome.Name != "guest" || welcome.Epoch == 0 {
 		t.Fatalf("%+v, %v", welcome, err)
 	}
-	session := await(t, "a session", guest.up)
+	session := wait.For(t, patience, "a session", guest.up)
 	refusedAs("the same session", wire.CodeStaleSession, with(func(h *wire.Hello) { h.Count = 2 }), testKey)
 	refusedAs("another count", wire.CodeStaleSession,
 		with(func(h *wire.Hello) { h.Index, h.Count, h.Epoch = 1, 3, welcome.Epoch }), testKey)
@@ -175,15 +176,15 @@ func TestStrangers(t *testing.T) {
 		t.Errorf("the second connection: %v", err)
 	}
 	// A third one has no place, and does no harm.
-	eventually(t, "the second to join", session.Complete)
+	wait.Until(t, patience, "the second to join", session.Complete)
 	extra := dial()
 	if _, err := greetAs(extra, with(func(h *wire.Hello) { second(h); h.Epoch = welcome.Epoch }), testKey); err == nil {
-		if _, _, err := readFrame(extra); err == nil {
+		if _, _, err := link.ReadFrame(extra); err == nil {
 			t.Error("a third connection of two says something")
 		}
 	}
 	_ = nc.Close()
-	await(t, "the end", guest.down)
+	wait.For(t, patience, "the end", guest.down)
 
 	for n := range 300 { // every piece of a hello, garbage, and frames out of place
 		nc := dial()
@@ -200,11 +201,11 @@ func TestStrangers(t *testing.T) {
 		}
 		_ = nc.Close()
 	}
-	eventually(t, "a real host to get in", func() bool {
+	wait.Until(t, patience, "a real host to get in", func() bool {
 		// The strangers may still hold all places for handshakes.
 		nc := dial()
 		_, err := greetAs(nc, hello(), testKey)
 		return err == nil
 	})
-	await(t, "its session", guest.up)
+	wait.For(t, patience, "its session", guest.up)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -91,10 +92,10 @@ func TestForbiddenFramesEndTheLink(t *testing.T) {
 			if err != nil || g.Code != wire.CodeProtocolError || g.Reason == "" {
 				t.Errorf("%s: goodbye %+v, %v", c.name, g, err)
 			}
-			if err := await(t, "the end", v.down); !errors.Is(err, wire.ErrMalformed) && !errors.Is(err, message.ErrInvalid) {
+			if err := wait.For(t, patience, "the end", v.down); !errors.Is(err, wire.ErrMalformed) && !errors.Is(err, message.ErrInvalid) {
 				t.Errorf("%s: the session ended with %v", c.name, err)
 			}
-			if _, _, err := readFrame(v.peer); err == nil {
+			if _, _, err := link.ReadFrame(v.peer); err == nil {
 				t.Errorf("%s: the connection lives on", c.name)
 			}
 			_ = v.peer.Close()
@@ -127,7 +128,7 @@ func TestHarmlessFramesAreSkipped(t *testing.T) {
 		p.send(t, wire.AppendFrame(nil, wire.TypePong, 0, []byte("unasked")),
 			wire.AppendFrame(nil, wire.TypeControl, 0, []byte(`{"from the future": {"x": 1}}`)))
 		p.alive(t)
-		if m := await(t, "a message", v.heard); m.Listeners != nil || m.Agent != nil {
+		if m := wait.For(t, patience, "a message", v.heard); m.Listeners != nil || m.Agent != nil {
 			t.Errorf("%+v", m)
 		}
 		// Frames of one kind of flow for the other, and a fin that comes twice.
@@ -148,7 +149,7 @@ func TestHarmlessFramesAreSkipped(t *testing.T) {
 func TestGoodbyeReasonIsCleaned(t *testing.T) {
 	attacks(t, nil, func(t *testing.T, v *victim) {
 		v.peer.send(t, wire.AppendGoodbye(nil, wire.Goodbye{Code: 60000, Reason: "\x1b[2J" + strings.Repeat("x\n", 900)}))
-		err := await(t, "the end", v.down)
+		err := wait.For(t, patience, "the end", v.down)
 		var g *link.GoodbyeError
 		if !errors.As(err, &g) || strings.ContainsAny(err.Error(), "\x1b\n") || len(g.Reason) > 1024 {
 			t.Errorf("%q", err)
@@ -167,7 +168,7 @@ func TestTruncatedFrames(t *testing.T) {
 		for n := range whole {
 			v.peer.send(t, whole[:n])
 			_ = v.peer.Close()
-			err := await(t, "the end", v.down)
+			err := wait.For(t, patience, "the end", v.down)
 			if !errors.Is(err, io.EOF) && !errors.Is(err, connReset) && !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, brokenPipe) {
 				t.Errorf("cut at %d: %v", n, err)
 			}
@@ -208,7 +209,7 @@ func askAndNeverRead(t *testing.T, v *victim, question func(i uint32) []byte) {
 			}
 		}
 	}()
-	if err := await(t, "the end", v.down); !errors.Is(err, link.ErrUnread) {
+	if err := wait.For(t, patience, "the end", v.down); !errors.Is(err, link.ErrUnread) {
 		t.Errorf("the session ended with %v", err)
 	}
 	_ = v.peer.Close()
@@ -241,7 +242,7 @@ func TestCreditOverflow(t *testing.T) {
 		go func() { _, _ = p.Write(wire.AppendFrame(nil, wire.TypeData, p.flow(1), []byte("x"))) }()
 		var got []byte
 		for {
-			h, payload, err := readFrame(p)
+			h, payload, err := link.ReadFrame(p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -298,7 +299,7 @@ func TestCreditInCrumbs(t *testing.T) {
 			}()
 			defer close(grants)
 			for ended < flows {
-				h, payload, err := readFrame(p)
+				h, payload, err := link.ReadFrame(p)
 				if err != nil {
 					t.Fatalf("after %d flows: %v", ended, err)
 				}
@@ -343,7 +344,7 @@ func TestFloodOfOpens(t *testing.T) {
 		}()
 		refused, reset := 0, 0
 		for refused+reset < opens-16 { // 1 MiB is 16 times the initial credit
-			h, payload, err := readFrame(p)
+			h, payload, err := link.ReadFrame(p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -380,7 +381,7 @@ func TestControlFlood(t *testing.T) {
 		}
 		v.peer.send(t, flood)
 		for i := range count {
-			if m := await(t, "a message", v.heard); m.Listeners == nil || m.Listeners.Dropped != i {
+			if m := wait.For(t, patience, "a message", v.heard); m.Listeners == nil || m.Listeners.Dropped != i {
 				t.Fatalf("message %d is %+v", i, m)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -68,24 +69,9 @@ func challenge() wire.Challenge {
 	return wire.Challenge{Version: 1, Auth: wire.AuthKey, InitialCredit: 1 << 20}
 }
 
-// readFrame reads one frame.
-func readFrame(r io.Reader) (wire.Header, []byte, error) {
-	var head [wire.HeaderSize]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return wire.Header{}, nil, err
-	}
-	h, err := wire.ParseHeader(head[:])
-	if err != nil {
-		return h, nil, err
-	}
-	payload := make([]byte, h.Length)
-	_, err = io.ReadFull(r, payload)
-	return h, payload, err
-}
-
 // expectFrame reads a frame of a type; a goodbye becomes its error.
 func expectFrame(r io.Reader, want wire.Type) ([]byte, error) {
-	h, payload, err := readFrame(r)
+	h, payload, err := link.ReadFrame(r)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +89,7 @@ func expectFrame(r io.Reader, want wire.Type) ([]byte, error) {
 func (p *rawPeer) until(t testing.TB, want wire.Type) (wire.Header, []byte) {
 	t.Helper()
 	for {
-		h, payload, err := readFrame(p)
+		h, payload, err := link.ReadFrame(p)
 		if err != nil {
 			t.Fatalf("waiting for %s: %v", want, err)
 		}
@@ -182,7 +168,7 @@ func attackGuest(t testing.TB, memory bool, change func(*link.Config), h wire.He
 		if _, err := greetAs(nc, h, testKey); err != nil {
 			t.Fatal(err)
 		}
-		v.session = await(t, "the session", v.up)
+		v.session = wait.For(t, patience, "the session", v.up)
 		return &rawPeer{Conn: nc, host: true}
 	}
 	v.peer = v.again()
@@ -221,7 +207,7 @@ func attackHost(t testing.TB, memory bool, change func(*link.Config), c wire.Cha
 			if err := welcomeAs(nc, c, 7); err != nil {
 				continue // the last word of an earlier connector
 			}
-			v.session = await(t, "the session", v.up)
+			v.session = wait.For(t, patience, "the session", v.up)
 			return &rawPeer{Conn: nc}
 		}
 	}

@@ -85,7 +85,7 @@ func TestSenderPassesOwnership(t *testing.T) {
 			var arrived atomic.Int64
 			go func() {
 				for {
-					h, payload, err := testFrame(pair[1])
+					h, payload, err := ReadFrame(pair[1])
 					if err != nil {
 						counted <- err
 						return
@@ -121,20 +121,6 @@ func TestSenderPassesOwnership(t *testing.T) {
 			}
 		})
 	}
-}
-
-func testFrame(r io.Reader) (wire.Header, []byte, error) {
-	var head [wire.HeaderSize]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return wire.Header{}, nil, err
-	}
-	h, err := wire.ParseHeader(head[:])
-	if err != nil {
-		return h, nil, err
-	}
-	payload := make([]byte, h.Length)
-	_, err = io.ReadFull(r, payload)
-	return h, payload, err
 }
 
 // When a connection fails, all who wait for it are told, and nobody hangs.
@@ -209,7 +195,7 @@ func TestDatagramsOfAStalledSenderAreDropped(t *testing.T) {
 	work.Go(func() { _ = s.write(want) })
 	pings := 0
 	for range 1 + 1 + last {
-		h, payload, err := testFrame(pair[1])
+		h, payload, err := ReadFrame(pair[1])
 		if err != nil {
 			t.Fatal(err)
 		}

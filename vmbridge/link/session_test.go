@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -23,7 +24,7 @@ func startServer(t testing.TB, l net.Listener, cfg link.Config) (stop func()) {
 		defer close(done)
 		_ = link.NewServer(cfg).Serve(ctx, l)
 	}()
-	stop = sync.OnceFunc(func() { cancel(); await(t, "the server to stop", done) })
+	stop = sync.OnceFunc(func() { cancel(); wait.For(t, patience, "the server to stop", done) })
 	t.Cleanup(stop)
 	return stop
 }
@@ -40,7 +41,7 @@ func startConnector(t testing.TB, conns int, dial func(context.Context) (net.Con
 		defer close(done)
 		_ = connector.Run(ctx)
 	}()
-	stop = sync.OnceFunc(func() { cancel(); await(t, "the connector to stop", done) })
+	stop = sync.OnceFunc(func() { cancel(); wait.For(t, patience, "the connector to stop", done) })
 	t.Cleanup(stop)
 	return states, stop
 }
@@ -49,7 +50,7 @@ func startConnector(t testing.TB, conns int, dial func(context.Context) (net.Con
 func awaitPhase(t testing.TB, states <-chan link.State, phase link.Phase) link.State {
 	t.Helper()
 	for {
-		if s := await(t, "phase "+string(phase), states); s.Phase == phase {
+		if s := wait.For(t, patience, "phase "+string(phase), states); s.Phase == phase {
 			return s
 		}
 	}
@@ -95,8 +96,8 @@ func TestAgentRestarts(t *testing.T) {
 				guest := newEnd()
 				stop := startServer(t, current, link.Config{Key: testKey, Name: "guest", Handler: guest})
 				awaitPhase(t, states, link.Up)
-				eventually(t, "all connections to join", await(t, "the guest's session", guest.up).Complete)
-				s := await(t, "a session", host.up)
+				wait.Until(t, patience, "all connections to join", wait.For(t, patience, "the guest's session", guest.up).Complete)
+				s := wait.For(t, patience, "a session", host.up)
 				if s.Name() != "guest" || epochs[s.Epoch()] {
 					t.Errorf("guest %q, epoch %d", s.Name(), s.Epoch())
 				}
@@ -105,7 +106,7 @@ func TestAgentRestarts(t *testing.T) {
 				if down := awaitPhase(t, states, link.Down); down.Reason != "the peer ended the link: shut down: the agent stops" {
 					t.Errorf("down because %s", down.Reason)
 				}
-				await(t, "the end", host.down)
+				wait.For(t, patience, "the end", host.down)
 				next := c.open(t)
 				mu.Lock()
 				dial, current = next.dial, next.listener
@@ -130,13 +131,13 @@ func TestOneConnectionDies(t *testing.T) {
 			return nc, err
 		}, link.Config{Key: testKey, Handler: newEnd()})
 		awaitPhase(t, states, link.Up)
-		await(t, "a session", guest.up)
+		wait.For(t, patience, "a session", guest.up)
 		for range index {
 			<-conns
 		}
 		_ = (<-conns).Close()
 		awaitPhase(t, states, link.Down)
-		if err := await(t, "the guest's end", guest.down); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
+		if err := wait.For(t, patience, "the guest's end", guest.down); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("the guest's session ended with %v", err)
 		}
 		awaitPhase(t, states, link.Up)
@@ -179,7 +180,7 @@ func TestMessages(t *testing.T) {
 				}
 			}()
 			for i := range count {
-				if m := await(t, "a message", to.heard); m.Listeners == nil || m.Listeners.Dropped != i {
+				if m := wait.For(t, patience, "a message", to.heard); m.Listeners == nil || m.Listeners.Dropped != i {
 					t.Fatalf("message %d is %+v", i, m)
 				}
 			}
@@ -212,7 +213,7 @@ func TestServeConn(t *testing.T) {
 	}, link.Config{Handler: h})
 	awaitPhase(t, states, link.Up)
 	stop()
-	if err := await(t, "the guest to return", served); err != nil {
+	if err := wait.For(t, patience, "the guest to return", served); err != nil {
 		t.Error(err)
 	}
 
@@ -223,7 +224,7 @@ func TestServeConn(t *testing.T) {
 	if _, err := greetAs(a, hello(), []byte("wrong")); err == nil {
 		t.Error("a wrong key is welcome")
 	}
-	if err := await(t, "the guest to return", served); err == nil {
+	if err := wait.For(t, patience, "the guest to return", served); err == nil {
 		t.Error("a refusal is no error")
 	}
 

@@ -3,6 +3,7 @@ package udpbatch_test
 import (
 	"testing"
 
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/udpbatch"
 )
 
@@ -62,7 +63,7 @@ func TestMemoryIsLent(t *testing.T) {
 	for range 100 {
 		<-asked
 	}
-	poll(t, "every arena given back", func() bool { lent, _ := pool.Held(); return lent == 0 })
+	wait.Until(t, deadline, "every arena given back", func() bool { lent, _ := pool.Held(); return lent == 0 })
 
 	in, out := listen(t, "udp4", "127.0.0.1:0"), listen(t, "udp4", "127.0.0.1:0")
 	if err := in.SetReadBuffer(4 << 20); err != nil {

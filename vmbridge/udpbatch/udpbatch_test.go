@@ -206,18 +206,6 @@ func TestRuns(t *testing.T) {
 	}
 }
 
-// poll waits until ok holds.
-func poll(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(deadline); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, deadline)
-		}
-	}
-}
-
 func repeat(size, n int) []int {
 	s := make([]int, n)
 	for i := range s {
