@@ -3,6 +3,7 @@ package hostreach
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/sirupsen/logrus"
@@ -25,7 +26,7 @@ type Config struct {
 // asked for it last.
 type Reach struct {
 	config Config
-	work   sync.WaitGroup // the goroutine that starts and stops the service
+	work   sync.WaitGroup // the goroutines that start, stop and watch the service
 
 	mu       sync.Mutex
 	sessions []*link.Session // that want it, the latest last
@@ -192,11 +193,6 @@ func (r *Reach) tell() {
 
 // reason gives the first line of an error: the kernel's verifier may add pages.
 func reason(err error) string {
-	text := err.Error()
-	for i, c := range text {
-		if c == '\n' {
-			return text[:i]
-		}
-	}
-	return text
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return first
 }
