@@ -8,12 +8,14 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/vmbridge/vmbridge/guestside/hostreach"
+	"github.com/vmbridge/vmbridge/guestside/isolation"
 	"github.com/vmbridge/vmbridge/guestside/listeners"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
@@ -94,6 +96,7 @@ func Run(ctx context.Context, config Config) error {
 		tracker:   tracker,
 		deliverer: newDeliverer(ctx, config.Logger),
 		hostReach: hostReach,
+		isolation: isolation.New(isolation.Config{}),
 		reports:   map[*link.Session]context.CancelFunc{},
 	}
 	detection := tracker.Detection()
@@ -102,6 +105,10 @@ func Run(ctx context.Context, config Config) error {
 		"detection": detection.State, "reason": detection.Reason,
 	}).Info("agent started")
 	group.Go(func() error { return tracker.Run(ctx) })
+	group.Go(func() error {
+		a.isolation.Run(ctx)
+		return nil
+	})
 	group.Go(func() error {
 		server := link.NewServer(link.Config{Key: key, Name: hostName(), Handler: a, Log: config.Logger})
 		if config.Stdio {
@@ -141,6 +148,7 @@ type agent struct {
 	tracker   *listeners.Tracker
 	deliverer *deliverer
 	hostReach *hostreach.Reach
+	isolation *isolation.Watcher
 	work      sync.WaitGroup // the reporting goroutines
 
 	mu      sync.Mutex
@@ -156,13 +164,32 @@ func (a *agent) Up(s *link.Session) {
 	a.mu.Lock()
 	a.reports[s] = cancel
 	a.mu.Unlock()
-	for _, report := range []func(context.Context, *link.Session) error{a.reportAgent, a.reportListeners} {
-		a.work.Go(func() {
-			if err := report(ctx, s); err != nil && ctx.Err() == nil && !errors.Is(err, link.ErrClosed) {
-				a.config.Logger.WithError(err).Debug("reporting to a host has ended")
-			}
-		})
+	a.work.Go(func() { a.report(ctx, s) })
+}
+
+// report tells a host about the agent, and then what listens: a host that must
+// not forward is to know that before it opens a port.
+func (a *agent) report(ctx context.Context, s *link.Session) {
+	ended := func(err error) {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, link.ErrClosed) {
+			a.config.Logger.WithError(err).Debug("reporting to a host has ended")
+		}
 	}
+	select {
+	case <-a.isolation.Ready():
+	case <-ctx.Done():
+		return
+	}
+	changes, err := a.reportAgent(s)
+	if err != nil {
+		ended(err)
+		return
+	}
+	a.work.Go(func() { ended(a.reportListeners(ctx, s)) })
+	for err == nil && changes.wait(ctx) {
+		changes, err = a.reportAgent(s)
+	}
+	ended(err)
 }
 
 // Down implements link.Handler.
@@ -179,6 +206,9 @@ func (a *agent) Down(s *link.Session, err error) {
 func (a *agent) Message(s *link.Session, m message.Message) {
 	if m.Host != nil {
 		a.hostReach.Want(s, m.Host.HostReach)
+		if idle := m.Host.UDPIdleMilliseconds; idle > 0 { // of several hosts, the last word counts
+			a.hostReach.SetUDPIdle(time.Duration(idle) * time.Millisecond)
+		}
 	}
 }
 
@@ -188,26 +218,32 @@ func (a *agent) Stream(s *link.Stream) { a.deliverer.stream(s) }
 // Datagrams implements link.Handler.
 func (a *agent) Datagrams(f *link.DatagramFlow) { a.deliverer.datagrams(f) }
 
-// reportAgent tells a host about the agent, at once and whenever host reach
-// changes, until either ends.
-func (a *agent) reportAgent(ctx context.Context, s *link.Session) error {
-	for {
-		hostReach, changed := a.hostReach.State()
-		about := message.Agent{
-			Version:   a.config.Version,
-			Kernel:    kernel(),
-			Detection: a.tracker.Detection(),
-			HostReach: hostReach,
-		}
-		if err := s.Send(message.Message{Agent: &about}); err != nil {
-			return err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// changes are of what was told about the agent.
+type changes struct{ hostReach, isolation <-chan struct{} }
+
+// wait waits for a change; false when ctx has ended.
+func (c changes) wait(ctx context.Context) bool {
+	select {
+	case <-c.hostReach:
+	case <-c.isolation:
+	case <-ctx.Done():
+		return false
 	}
+	return true
+}
+
+// reportAgent tells a host about the agent as it is now.
+func (a *agent) reportAgent(s *link.Session) (changes, error) {
+	hostReach, hostReachChanged := a.hostReach.State()
+	isolation, isolationChanged := a.isolation.Report()
+	about := message.Agent{
+		Version:   a.config.Version,
+		Kernel:    kernel(),
+		Detection: a.tracker.Detection(),
+		HostReach: hostReach,
+		Isolation: &isolation,
+	}
+	return changes{hostReachChanged, isolationChanged}, s.Send(message.Message{Agent: &about})
 }
 
 // reportListeners tells a host what listens, until either ends.

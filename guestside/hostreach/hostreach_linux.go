@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -34,6 +35,7 @@ type Reach struct {
 	settling bool // work is under way
 	closed   bool
 	service  *service // nil while stopped
+	udpIdle  time.Duration
 	state    message.Feature
 	changed  chan struct{}
 }
@@ -69,6 +71,17 @@ func (r *Reach) Want(s *link.Session, want bool) {
 	r.wanted = len(r.sessions) > 0
 	r.settle()
 	r.tell() // a host that asks is answered, even where nothing changes
+}
+
+// SetUDPIdle changes how long an association of UDP lives without a datagram; 0 is
+// the default. The last host that says so decides for all.
+func (r *Reach) SetUDPIdle(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.udpIdle = d
+	if r.service != nil {
+		r.service.associations.SetIdle(d)
+	}
 }
 
 // Gone notes that a session is over. What runs keeps running: the host will be
@@ -182,6 +195,9 @@ func (r *Reach) became(s *service, state message.Feature) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.service, r.state = s, state
+	if s != nil {
+		s.associations.SetIdle(r.udpIdle)
+	}
 	r.tell()
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/tests/isolate"
 	"github.com/vmbridge/vmbridge/tests/linkpair"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -299,6 +300,46 @@ func TestDatagrams(t *testing.T) {
 			t.Errorf("%s, refused: got %q, and no error", address, out)
 		}
 	}
+}
+
+// E3: the idle time of UDP follows the host, whether it says so before host reach
+// is on or after.
+func TestSetUDPIdle(t *testing.T) {
+	if !isolate.InNetnsWithTUN(t) {
+		return
+	}
+	b := newBed(t)
+	ended := make(chan wire.Code, 16)
+	b.datagrams = func(f *link.DatagramFlow) {
+		var echo link.DatagramBatch
+		f.Accept(func(payloads [][]byte) {
+			for _, p := range payloads {
+				echo.Add(f, p)
+			}
+			echo.Send()
+		}, func(code wire.Code) { ended <- code })
+	}
+	session, _ := b.connect(t)
+	b.reach.SetUDPIdle(50 * time.Millisecond)
+	b.reach.Want(session, true)
+	b.await(t, message.HostReachOn)
+	client := func() {
+		t.Helper()
+		if out, err := nc(t, "hello", "-u", "-W", "1", "127.0.0.1", "7000"); out != "hello" || err != nil {
+			t.Fatalf("got %q, %v", out, err)
+		}
+	}
+	client()
+	if code := wait.For(t, patience, "the end of an association", ended); code != wire.CodeIdle {
+		t.Errorf("it ended with %s", code)
+	}
+	b.reach.SetUDPIdle(time.Hour)
+	client()
+	if len(ended) > 0 {
+		t.Error("an association ended too soon")
+	}
+	b.reach.SetUDPIdle(50 * time.Millisecond)
+	wait.For(t, patience, "the end of the other", ended)
 }
 
 func tcpPair(t *testing.T) (near, far *net.TCPConn) {

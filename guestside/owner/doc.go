@@ -15,7 +15,7 @@
 // owner as long as anybody else holds it; among the others the oldest is, which
 // is the parent of a server that forks.
 //
-// The name and image of a container are asked of the engine (Docker's API, which
-// Podman serves too), or read from its files, by a goroutine of its own: an
+// The name and image of a container are asked of the engine (package engine), or
+// read from its files, by a goroutine of its own: an
 // engine that hangs delays no report. Updates tells that answers came.
 package owner

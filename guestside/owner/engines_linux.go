@@ -3,19 +3,17 @@ package owner
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/vmbridge/vmbridge/guestside/engine"
 )
 
-// maxAnswer bounds what is read of an engine's answer or file, in bytes.
-const maxAnswer = 4 << 20
+// maxFile bounds what is read of an engine's file, in bytes.
+const maxFile = 4 << 20
 
 // engines knows where container engines keep what they know.
 type engines struct {
@@ -24,27 +22,23 @@ type engines struct {
 
 // find asks every engine for a container, the likeliest first.
 func (e *engines) find(ctx context.Context, id string) (Container, bool) {
-	sockets := slices.Clone(e.configured)
-	sockets = append(sockets, "/var/run/docker.sock", "/run/podman/podman.sock")
-	running, roots := runningEngines()
-	sockets = append(sockets, running...)
-	if users, err := filepath.Glob("/run/user/*/*/podman.sock"); err == nil {
-		sockets = append(sockets, users...)
-	}
-	if users, err := filepath.Glob("/run/user/*/docker.sock"); err == nil {
-		sockets = append(sockets, users...)
-	}
+	running := engine.Daemons()
+	sockets := slices.Concat(e.configured, engine.Usual(), running.Sockets, engine.Users())
 	asked := map[string]bool{}
 	for _, socket := range sockets {
 		if asked[socket] || ctx.Err() != nil {
 			continue
 		}
 		asked[socket] = true
-		if c, ok := askAPI(ctx, socket, id); ok {
+		var answer inspection
+		if engine.Get(ctx, socket, "/containers/"+id+"/json", &answer) != nil {
+			continue // not its container, or no engine that answers
+		}
+		if c, ok := answer.container(id); ok {
 			return c, true
 		}
 	}
-	for _, root := range append(roots, "/var/lib/docker") {
+	for _, root := range append(running.Roots, "/var/lib/docker") {
 		if c, ok := dockerFile(root, id); ok {
 			return c, true
 		}
@@ -63,37 +57,6 @@ type inspection struct {
 
 func (i inspection) container(id string) (Container, bool) {
 	return Container{ID: id, Name: strings.TrimPrefix(i.Name, "/"), Image: i.Config.Image}, i.Name != ""
-}
-
-// askAPI asks one engine. Each question has a connection of its own: they are
-// rare, and an engine may be restarted in between.
-func askAPI(ctx context.Context, socket, id string) (Container, bool) {
-	if _, err := os.Stat(socket); err != nil {
-		return Container{}, false
-	}
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/containers/"+id+"/json", nil)
-	if err != nil {
-		return Container{}, false
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return Container{}, false
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Container{}, false
-	}
-	var answer inspection
-	if json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&answer) != nil {
-		return Container{}, false
-	}
-	return answer.container(id)
 }
 
 // dockerFile reads what Docker wrote about a container, for when its API does
@@ -155,56 +118,5 @@ func readJSON(name string, v any) bool {
 		return false
 	}
 	defer f.Close()
-	return json.NewDecoder(io.LimitReader(f, maxAnswer)).Decode(v) == nil
-}
-
-// runningEngines finds the API sockets and data directories that Docker engines
-// of this machine were started with.
-func runningEngines() (sockets, roots []string) {
-	proc, err := os.Open("/proc")
-	if err != nil {
-		return nil, nil
-	}
-	defer proc.Close()
-	entries, err := proc.Readdirnames(-1)
-	if err != nil {
-		return nil, nil
-	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry)
-		if err != nil {
-			continue
-		}
-		if p, ok := readProcess(pid); !ok || p.Name != "dockerd" {
-			continue
-		}
-		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			continue
-		}
-		s, r := engineFlags(strings.Split(string(cmdline), "\x00"))
-		sockets, roots = append(sockets, s...), append(roots, r...)
-	}
-	return sockets, roots
-}
-
-// engineFlags picks -H/--host and --data-root/-g out of dockerd's arguments.
-func engineFlags(args []string) (sockets, roots []string) {
-	for i, arg := range args {
-		flag, value, ok := strings.Cut(arg, "=")
-		if !ok && i+1 < len(args) {
-			value = args[i+1]
-		}
-		switch flag {
-		case "-H", "--host":
-			if path, ok := strings.CutPrefix(value, "unix://"); ok {
-				sockets = append(sockets, path)
-			}
-		case "-g", "--data-root":
-			if filepath.IsAbs(value) {
-				roots = append(roots, value)
-			}
-		}
-	}
-	return sockets, roots
+	return json.NewDecoder(io.LimitReader(f, maxFile)).Decode(v) == nil
 }

@@ -283,14 +283,3 @@ func write(t *testing.T, name, text string) {
 		t.Fatal(err)
 	}
 }
-
-func TestEngineFlags(t *testing.T) {
-	sockets, roots := engineFlags(strings.Fields(
-		"dockerd -H fd:// --host=unix:///run/a.sock -H unix:///run/b.sock --data-root /srv/docker --data-root=relative -H"))
-	if want := []string{"/run/a.sock", "/run/b.sock"}; !reflect.DeepEqual(sockets, want) {
-		t.Errorf("got sockets %q, want %q", sockets, want)
-	}
-	if want := []string{"/srv/docker"}; !reflect.DeepEqual(roots, want) {
-		t.Errorf("got roots %q, want %q", roots, want)
-	}
-}

@@ -1,7 +1,9 @@
 package association
 
 import (
+	"cmp"
 	"container/list"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,15 +21,10 @@ type Limits struct {
 	Idle time.Duration
 }
 
-func (l Limits) withDefaults() Limits {
-	if l.Associations == 0 {
-		l.Associations = 8192
-	}
-	if l.Idle == 0 {
-		l.Idle = 180 * time.Second
-	}
-	return l
-}
+const (
+	defaultAssociations = 8192
+	defaultIdle         = 180 * time.Second
+)
 
 // Association is one client. Its flow is set when Open returns.
 type Association[K comparable] struct {
@@ -57,11 +54,12 @@ func (a *Association[K]) Ended() {
 
 // Table holds associations by key, the least recently used in front.
 type Table[K comparable] struct {
-	limits  Limits
+	most    int // associations
 	began   time.Time
 	removed func(K)
 
 	mu     sync.Mutex
+	idle   time.Duration
 	byKey  map[K]*Association[K]
 	order  *list.List
 	sweep  *time.Timer // runs only while there are associations
@@ -75,8 +73,22 @@ func New[K comparable](limits Limits, removed func(K)) *Table[K] {
 	if removed == nil {
 		removed = func(K) {}
 	}
-	return &Table[K]{limits: limits.withDefaults(), began: time.Now(), removed: removed,
-		byKey: map[K]*Association[K]{}, order: list.New()}
+	return &Table[K]{
+		most: cmp.Or(limits.Associations, defaultAssociations), idle: cmp.Or(limits.Idle, defaultIdle),
+		began: time.Now(), removed: removed,
+		byKey: map[K]*Association[K]{}, order: list.New(),
+	}
+}
+
+// SetIdle changes how long an association lives without a datagram; 0 is the
+// default. It holds for those that are open, from their last datagram on.
+func (t *Table[K]) SetIdle(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.idle = cmp.Or(d, defaultIdle)
+	if t.sweep != nil {
+		t.sweep.Reset(0) // it finds out anew when the next is due
+	}
 }
 
 func (t *Table[K]) now() int64 { return int64(time.Since(t.began)) }
@@ -95,10 +107,14 @@ func (t *Table[K]) Get(k K) *Association[K] {
 }
 
 // Open makes the association of a key, with the flow that open opens; it ends
-// the one that the key had before, and the one that has to go for want of room.
+// the one that the key had before, and the one that has to go for want of room,
+// in the table or on the link.
 func (t *Table[K]) Open(k K, open func(*Association[K]) (*link.DatagramFlow, error)) (*Association[K], error) {
 	a := &Association[K]{Key: k, table: t}
 	flow, err := open(a)
+	if errors.Is(err, link.ErrTooManyFlows) && t.evict() {
+		flow, err = open(a)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +136,7 @@ func (t *Table[K]) insert(a *Association[K]) {
 		t.remove(before)
 		ended = append(ended, before)
 	}
-	if t.order.Len() >= t.limits.Associations {
+	if t.order.Len() >= t.most {
 		least := t.leastRecent()
 		t.remove(least)
 		ended = append(ended, least)
@@ -129,10 +145,24 @@ func (t *Table[K]) insert(a *Association[K]) {
 	a.place = t.order.PushBack(a)
 	t.byKey[a.Key] = a
 	if t.sweep == nil {
-		t.sweep = time.AfterFunc(t.limits.Idle, t.expire)
+		t.sweep = time.AfterFunc(t.idle, t.expire)
 	}
 	t.mu.Unlock()
 	closeFlows(ended, wire.CodeIdle)
+}
+
+// evict ends the least recently used association, if there is one.
+func (t *Table[K]) evict() bool {
+	t.mu.Lock()
+	if t.order.Len() == 0 {
+		t.mu.Unlock()
+		return false
+	}
+	least := t.leastRecent()
+	t.remove(least)
+	t.mu.Unlock()
+	least.Flow.Close(wire.CodeIdle)
+	return true
 }
 
 // leastRecent puts what replies have used since back in order, a bounded number
@@ -154,7 +184,7 @@ func (t *Table[K]) expire() {
 	t.mu.Lock()
 	var idle []*Association[K]
 	oldest := t.now()
-	limit := oldest - int64(t.limits.Idle)
+	limit := oldest - int64(t.idle)
 	for e := t.order.Front(); e != nil; {
 		a := e.Value.(*Association[K])
 		e = e.Next()
@@ -165,9 +195,12 @@ func (t *Table[K]) expire() {
 		t.remove(a)
 		idle = append(idle, a)
 	}
+	if t.sweep != nil {
+		t.sweep.Stop() // SetIdle may have started it again
+	}
 	t.sweep = nil
 	if t.order.Len() > 0 && !t.closed {
-		t.sweep = time.AfterFunc(max(time.Duration(oldest-limit), t.limits.Idle/8), t.expire)
+		t.sweep = time.AfterFunc(max(time.Duration(oldest-limit), t.idle/8), t.expire)
 	}
 	t.mu.Unlock()
 	closeFlows(idle, wire.CodeIdle)

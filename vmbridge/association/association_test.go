@@ -1,6 +1,7 @@
 package association_test
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -90,6 +91,65 @@ func TestIdle(t *testing.T) {
 	})
 	if b.Get("used") != used {
 		t.Error("the other has gone, too")
+	}
+}
+
+// The idle time follows a change, in both directions, for what is open.
+func TestSetIdle(t *testing.T) {
+	b := newBed(t, association.Limits{Idle: time.Hour})
+	b.open(t, "first")
+	b.SetIdle(50 * time.Millisecond)
+	wait.Until(t, patience, "the first to go", func() bool { return slices.Equal(b.left(), []string{"first"}) })
+
+	// The sweep of the short time comes, and finds that the time is long.
+	second := b.open(t, "second")
+	b.SetIdle(0)
+	b.open(t, "third")
+	for i := range 3 {
+		b.SetIdle(time.Duration(i+1) * time.Hour)
+	}
+	opened := time.Now()
+	wait.Until(t, patience, "the short time to pass", func() bool { return time.Since(opened) > 100*time.Millisecond })
+	if got := b.left(); !slices.Equal(got, []string{"first"}) || b.Get("second") != second {
+		t.Errorf("gone: %q", got)
+	}
+	b.SetIdle(50 * time.Millisecond)
+	wait.Until(t, patience, "the others to go", func() bool { return len(b.left()) == 3 })
+	b.Close()
+	b.SetIdle(time.Millisecond)
+}
+
+// Where the link has no room for another flow, the least recently used association
+// makes it, as long as there is one.
+func TestFullLink(t *testing.T) {
+	b := newBed(t, association.Limits{})
+	b.session.SetLimits(2, 0)
+	first := b.open(t, "first")
+	b.open(t, "second")
+	if b.Get("first") != first {
+		t.Fatal("an association is not found")
+	}
+	b.open(t, "third")
+	if got := b.left(); !slices.Equal(got, []string{"second"}) {
+		t.Errorf("gone: %q, want the second", got)
+	}
+	if n := b.stats.Flows.Load(); n != 2 {
+		t.Errorf("%d flows", n)
+	}
+	b.CloseKeys(func(string) bool { return true })
+
+	nobody := netip.MustParseAddrPort("192.0.2.1:1")
+	for range 2 {
+		if _, err := b.session.AskStream(nobody, nobody, &b.stats, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.session.SetLimits(1, 0)
+	_, err := b.Open("fourth", func(*association.Association[string]) (*link.DatagramFlow, error) {
+		return b.session.OpenDatagrams(nobody, nobody, 0, &b.stats, nil, nil)
+	})
+	if !errors.Is(err, link.ErrTooManyFlows) {
+		t.Errorf("without an association to end: %v", err)
 	}
 }
 

@@ -119,8 +119,15 @@ func TestAskStreamUnanswered(t *testing.T) {
 func TestAttachLate(t *testing.T) {
 	b := newBridge(t, unixCarrier(1))
 	var stats link.Stats
-	stream, answer := ask(t, b.session, serveTCP(t, func(c *net.TCPConn) { _ = reset(c) }), &stats)
-	if code := wait.For(t, patience, "the answer", answer); code != 0 {
+	// A reset before that would meet the connect itself, whose answer is another.
+	answered := make(chan struct{})
+	stream, answer := ask(t, b.session, serveTCP(t, func(c *net.TCPConn) {
+		<-answered
+		_ = reset(c)
+	}), &stats)
+	code := wait.For(t, patience, "the answer", answer)
+	close(answered)
+	if code != 0 {
 		t.Fatal(code)
 	}
 	wait.Until(t, patience, "the reset", func() bool { return b.session.Flows() == 0 })

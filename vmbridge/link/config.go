@@ -21,12 +21,10 @@ type Config struct {
 	Handler Handler
 	Log     logrus.FieldLogger
 
-	// MaxQueuedBytes bounds what a session holds for sockets that do not take
-	// it, in bytes. A flow that would exceed it is reset. Default 256 MiB.
+	// MaxQueuedBytes and MaxFlows are what a session begins with. See
+	// Session.SetLimits.
 	MaxQueuedBytes int64
-	// MaxFlows bounds the flows that the peer may have open on a session.
-	// Default 32,768.
-	MaxFlows int
+	MaxFlows       int
 
 	// now is the wall clock, which tests move.
 	now func() time.Time
@@ -75,6 +73,10 @@ var (
 	// ErrBusy means that the link has more to send than it gets rid of. It has
 	// ended nothing: the next attempt may succeed.
 	ErrBusy = errors.New("link busy")
+	// ErrTooManyFlows means that this side has as many flows open as it may.
+	ErrTooManyFlows = errors.New("too many flows on the link")
+	// ErrRetired means that a flow was to be counted in Stats that are retired.
+	ErrRetired = errors.New("no more flows are carried for this")
 	// ErrPeerDead means that the peer has not answered within its time.
 	ErrPeerDead = errors.New("the peer does not answer")
 	// ErrNotAPeer means that something answered that is not the other end of a
@@ -96,12 +98,6 @@ func (e *GoodbyeError) Error() string {
 }
 
 func (cfg Config) withDefaults() Config {
-	if cfg.MaxQueuedBytes == 0 {
-		cfg.MaxQueuedBytes = defaultMaxQueuedBytes
-	}
-	if cfg.MaxFlows == 0 {
-		cfg.MaxFlows = defaultMaxFlows
-	}
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}

@@ -19,6 +19,13 @@ const readBytes = 256 << 10
 type flow interface {
 	// cut ends the flow here; with notify the peer is told.
 	cut(notify bool)
+	// end takes the flow out of its connection and its Stats, once, and tells
+	// whether it was alive.
+	end() bool
+	// over tells whether the flow has ended.
+	over() bool
+	// counted gives the flow's Stats.
+	counted() *Stats
 }
 
 // conn is one transport connection of a session, and the flows on it.
@@ -88,15 +95,42 @@ func (c *conn) read() error {
 	}
 }
 
-// add registers a flow that this side opens. It fails when the session is over.
-func (c *conn) add(id uint32, f flow) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
+// open registers a flow that this side opens, and tells the peer.
+func (c *conn) open(id uint32, f flow, stats *Stats, o wire.Open) error {
+	s := c.session
+	if s.own.Add(1) > s.maxFlows.Load() {
+		s.own.Add(-1)
+		return ErrTooManyFlows
+	}
+	stats.Flows.Add(1)
+	if !c.add(id, f) {
+		stats.Flows.Add(-1)
+		s.own.Add(-1)
 		return ErrClosed
 	}
-	c.flows[id] = f
+	// Looked at only now: whoever retires the Stats and cuts after that finds
+	// the flow, or the flow finds this.
+	if stats.retired.Load() {
+		f.end()
+		return ErrRetired
+	}
+	c.out.post(wire.AppendOpen(nil, id, o))
+	if f.over() {
+		// It was cut meanwhile, and the peer has perhaps heard of its end before
+		// its beginning. To hear twice does no harm.
+		c.out.post(wire.AppendCode(nil, wire.TypeReset, id, wire.CodeShutdown))
+	}
 	return nil
+}
+
+// add is false when the connection is over.
+func (c *conn) add(id uint32, f flow) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.flows[id] = f
+	}
+	return !c.closed
 }
 
 func (c *conn) lookup(id uint32) flow {
@@ -112,21 +146,10 @@ func (c *conn) remove(id uint32) {
 		return
 	}
 	delete(c.flows, id)
-	if !c.session.ours(id) {
+	if c.session.ours(id) {
+		c.session.own.Add(-1)
+	} else {
 		c.foreign--
-	}
-}
-
-// cutFlows ends every flow; with notify the peer is told.
-func (c *conn) cutFlows(notify bool) {
-	c.mu.Lock()
-	flows := make([]flow, 0, len(c.flows))
-	for _, f := range c.flows {
-		flows = append(flows, f)
-	}
-	c.mu.Unlock()
-	for _, f := range flows {
-		f.cut(notify)
 	}
 }
 
@@ -137,5 +160,5 @@ func (c *conn) close(err error) {
 	c.mu.Unlock()
 	c.out.fail(err)
 	_ = c.nc.Close()
-	c.cutFlows(false)
+	c.cutFlows(false, func(flow) bool { return true })
 }

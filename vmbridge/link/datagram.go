@@ -73,15 +73,22 @@ func (f *DatagramFlow) Close(code wire.Code) {
 // Closed tells whether the flow has ended.
 func (f *DatagramFlow) Closed() bool { return f.closed.Load() }
 
+// over implements flow.
+func (f *DatagramFlow) over() bool { return f.closed.Load() }
+
+// counted implements flow.
+func (f *DatagramFlow) counted() *Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats
+}
+
 func (f *DatagramFlow) end() bool {
 	if f.closed.Swap(true) {
 		return false
 	}
 	f.conn.remove(f.id)
-	f.mu.Lock()
-	stats := f.stats
-	f.mu.Unlock()
-	stats.Flows.Add(-1)
+	f.counted().Flows.Add(-1)
 	return true
 }
 

@@ -119,7 +119,7 @@ func (s *Stream) deliverPipe(p *pipe) {
 // enqueuePipe is called with mu held and releases it.
 func (s *Stream) enqueuePipe(p *pipe) {
 	session := s.conn.session
-	if session.queued.Add(int64(p.n)) > session.config.MaxQueuedBytes {
+	if session.queued.Add(int64(p.n)) > session.maxQueued.Load() {
 		session.queued.Add(-int64(p.n))
 		s.mu.Unlock()
 		session.pipes.put(p)
@@ -136,7 +136,7 @@ func (s *Stream) enqueuePipe(p *pipe) {
 // enqueue is called with mu held and releases it.
 func (s *Stream) enqueue(p []byte) {
 	session := s.conn.session
-	if session.queued.Add(int64(len(p))) > session.config.MaxQueuedBytes {
+	if session.queued.Add(int64(len(p))) > session.maxQueued.Load() {
 		session.queued.Add(-int64(len(p)))
 		s.mu.Unlock()
 		s.reset(wire.CodeResources)

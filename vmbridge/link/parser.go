@@ -236,7 +236,7 @@ func (r *parser) open(id uint32, p []byte) error {
 	}
 	c.mu.Lock()
 	_, taken := c.flows[id]
-	full := c.foreign >= s.config.MaxFlows/s.count
+	full := c.foreign >= int(s.maxFlows.Load())/s.count
 	closed := c.closed
 	if !taken && !full && !closed {
 		c.flows[id] = f

@@ -29,6 +29,10 @@ type Session struct {
 	queued atomic.Int64 // bytes in the queues of all streams
 	growth atomic.Int64 // bytes by which windows exceed the initial credit
 	stats  Stats        // of the flows that the peer opened
+	own    atomic.Int64 // flows that this side opened, alive or about to be
+
+	maxFlows  atomic.Int64 // each way
+	maxQueued atomic.Int64 // bounds queued
 
 	nextFlow atomic.Uint32
 
@@ -43,10 +47,12 @@ type Session struct {
 }
 
 func newSession(cfg Config, host bool, id [16]byte, count int, epoch uint64, name string, peerCredit uint32) *Session {
-	return &Session{
+	s := &Session{
 		config: cfg, host: host, id: id, count: count, epoch: epoch, name: name,
 		peerCredit: peerCredit, done: make(chan struct{}),
 	}
+	s.SetLimits(cfg.MaxFlows, cfg.MaxQueuedBytes)
+	return s
 }
 
 // Name is the guest's name, fit to be shown.
@@ -108,11 +114,9 @@ func (s *Session) AskStream(source, destination netip.AddrPort, stats *Stats, an
 	stream := newStream(c, s.newFlow(), source, destination, stats)
 	stream.inbound, stream.outbound = &stats.BytesOut, &stats.BytesIn
 	stream.answered = answered
-	if err := c.add(stream.id, stream); err != nil {
+	if err := c.open(stream.id, stream, stats, wire.Open{Network: wire.TCP, Source: source, Destination: destination}); err != nil {
 		return nil, err
 	}
-	stats.Flows.Add(1)
-	c.out.post(wire.AppendOpen(nil, stream.id, wire.Open{Network: wire.TCP, Source: source, Destination: destination}))
 	return stream, nil
 }
 
@@ -121,7 +125,8 @@ func (s *Session) AskStream(source, destination netip.AddrPort, stats *Stats, an
 // a connection, so it must not block, and the payloads are valid only during
 // the call. ended is called once when the peer or the session ends the flow.
 // Flows with the same affinity share a connection, so that one DatagramBatch
-// serves them with one write. On a link that cannot keep up the error is ErrBusy.
+// serves them with one write. On a link that cannot keep up the error is ErrBusy,
+// and beyond the limit of flows ErrTooManyFlows.
 func (s *Session) OpenDatagrams(source, destination netip.AddrPort, affinity uint32, stats *Stats,
 	receive func(payloads [][]byte), ended func(wire.Code)) (*DatagramFlow, error) {
 	c, err := s.pickBy(affinity)
@@ -133,22 +138,10 @@ func (s *Session) OpenDatagrams(source, destination netip.AddrPort, affinity uin
 	}
 	f := &DatagramFlow{conn: c, id: s.newFlow(), source: source, destination: destination, stats: stats,
 		inbound: &stats.BytesOut, outbound: &stats.BytesIn, receive: receive, ended: ended}
-	if err := c.add(f.id, f); err != nil {
+	if err := c.open(f.id, f, stats, wire.Open{Network: wire.UDP, Source: source, Destination: destination}); err != nil {
 		return nil, err
 	}
-	stats.Flows.Add(1)
-	c.out.post(wire.AppendOpen(nil, f.id, wire.Open{Network: wire.UDP, Source: source, Destination: destination}))
 	return f, nil
-}
-
-// CutFlows resets every flow at once, on both sides; the session stays.
-func (s *Session) CutFlows() {
-	s.mu.Lock()
-	conns := s.conns
-	s.mu.Unlock()
-	for _, c := range conns {
-		c.cutFlows(true)
-	}
 }
 
 // Odd flows are the host's, even ones the guest's, so that both open flows

@@ -205,6 +205,20 @@ func (s *Stream) peerReset(code wire.Code) {
 	s.abort()
 }
 
+// over implements flow.
+func (s *Stream) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// counted implements flow.
+func (s *Stream) counted() *Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
 // abort ends the stream here with a reset of its socket. It reports whether the
 // stream was alive.
 func (s *Stream) abort() bool {

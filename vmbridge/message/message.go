@@ -80,6 +80,8 @@ type Agent struct {
 	Kernel    string  `json:"kernel"`
 	Detection Feature `json:"detection"`  // State "ebpf" or "poll"
 	HostReach Feature `json:"host_reach"` // State is one of the constants below
+	// Isolation is nil from an agent that does not look for it.
+	Isolation *Isolation `json:"isolation,omitempty"`
 }
 
 // States of Agent.HostReach.
@@ -94,6 +96,9 @@ type Host struct {
 	Version string `json:"version"`
 	// HostReach says that processes of the guest may reach the host's loopback.
 	HostReach bool `json:"host_reach"`
+	// UDPIdleMilliseconds is how long the guest keeps the association of a UDP client
+	// that neither sends nor receives. 0 leaves it to the agent.
+	UDPIdleMilliseconds int `json:"udp_idle_milliseconds,omitempty"`
 }
 
 // Feature is a state with the reason for it where it is degraded.
@@ -117,6 +122,9 @@ var ErrInvalid = errors.New("invalid control message")
 const (
 	maxName   = 255 // container, image and process names, versions
 	maxReason = 1024
+
+	// maxIdleMilliseconds bounds the idle time that a host asks for: a day.
+	maxIdleMilliseconds = 24 * 60 * 60 * 1000
 )
 
 // Encode gives the JSON form of m.
@@ -151,9 +159,13 @@ func Decode(data []byte) (Message, error) {
 		a.Kernel = Clean(a.Kernel, maxName)
 		a.Detection.clean()
 		a.HostReach.clean()
+		if a.Isolation != nil {
+			a.Isolation.clean()
+		}
 	}
 	if h := m.Host; h != nil {
 		h.Version = Clean(h.Version, maxName)
+		h.UDPIdleMilliseconds = min(max(h.UDPIdleMilliseconds, 0), maxIdleMilliseconds)
 	}
 	return m, nil
 }

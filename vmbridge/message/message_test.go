@@ -44,7 +44,15 @@ func TestRoundTrip(t *testing.T) {
 			Detection: message.Feature{State: "poll", Reason: "no eBPF: operation not permitted"},
 			HostReach: message.Feature{State: "on"},
 		}},
-		{Host: &message.Host{Version: "1.2.3", HostReach: true}},
+		{Agent: &message.Agent{Isolation: &message.Isolation{}}},
+		{Agent: &message.Agent{Isolation: &message.Isolation{
+			Findings: []message.IsolationFinding{
+				{Kind: message.IsolationDefaultRuntime, Detail: "sysbox-runc, engine at /var/run/docker.sock"},
+				{Kind: message.IsolationSysboxProcess, Detail: "sysbox-mgr, process 812"},
+			},
+			Incomplete: []string{"engine at /run/podman/podman.sock: it does not answer"},
+		}}},
+		{Host: &message.Host{Version: "1.2.3", HostReach: true, UDPIdleMilliseconds: 1500}},
 		{Listeners: &message.Listeners{}},
 		{},
 	} {
@@ -128,6 +136,34 @@ func TestTooMany(t *testing.T) {
 	}
 }
 
+// TestIsolationBounds holds H2: evidence beyond the limit is cut, and what is
+// within stays as it is.
+func TestIsolationBounds(t *testing.T) {
+	sent := new(message.Isolation)
+	for i := range message.MaxIsolationEntries + 1 {
+		sent.Findings = append(sent.Findings, message.IsolationFinding{Kind: message.IsolationContainerRuntime, Detail: fmt.Sprint(i)})
+		sent.Incomplete = append(sent.Incomplete, fmt.Sprint(i))
+	}
+	data, err := message.Encode(message.Message{Agent: &message.Agent{Isolation: sent}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := message.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &message.Isolation{
+		Findings:   sent.Findings[:message.MaxIsolationEntries],
+		Incomplete: sent.Incomplete[:message.MaxIsolationEntries],
+	}
+	if !reflect.DeepEqual(got.Agent.Isolation, want) {
+		t.Errorf("got %+v, want %+v", got.Agent.Isolation, want)
+	}
+	if got, err := message.Decode([]byte(`{"agent":{"version":"1"}}`)); err != nil || got.Agent.Isolation != nil {
+		t.Errorf("an agent that does not tell: %+v, %v", got.Agent, err)
+	}
+}
+
 // TestHostileStrings holds H1: what a guest calls itself can be printed.
 func TestHostileStrings(t *testing.T) {
 	evil := "\x1b]0;owned\x07\r\nroot: \u202egnp.exe\u2028\xff" + strings.Repeat("ä", 3000)
@@ -135,7 +171,11 @@ func TestHostileStrings(t *testing.T) {
 	m.Listeners.Add[0].Owner = message.Owner{Container: evil, ContainerID: evil, Image: evil, Process: evil, PID: -5}
 	m.Listeners.Dropped = -1
 	m.Agent = &message.Agent{Version: evil, Kernel: evil, Detection: message.Feature{State: evil, Reason: evil}, HostReach: message.Feature{State: evil, Reason: evil}}
-	m.Host = &message.Host{Version: evil}
+	m.Agent.Isolation = &message.Isolation{
+		Findings:   []message.IsolationFinding{{Kind: evil, Detail: evil}},
+		Incomplete: []string{evil},
+	}
+	m.Host = &message.Host{Version: evil, UDPIdleMilliseconds: 1 << 60}
 	data, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +187,9 @@ func TestHostileStrings(t *testing.T) {
 	checkStrings(t, got)
 	if got.Listeners.Add[0].Owner.PID != 0 || got.Listeners.Dropped != 0 {
 		t.Errorf("negative numbers: %+v", got.Listeners)
+	}
+	if day := 24 * 60 * 60 * 1000; got.Host.UDPIdleMilliseconds != day {
+		t.Errorf("an idle time of %d ms, want a day at most", got.Host.UDPIdleMilliseconds)
 	}
 }
 
@@ -164,6 +207,12 @@ func checkStrings(t *testing.T, m message.Message) {
 	}
 	if a := m.Agent; a != nil {
 		all = append(all, a.Version, a.Kernel, a.Detection.State, a.Detection.Reason, a.HostReach.State, a.HostReach.Reason)
+		if i := a.Isolation; i != nil {
+			for _, f := range i.Findings {
+				all = append(all, f.Kind, f.Detail)
+			}
+			all = append(all, i.Incomplete...)
+		}
 	}
 	if h := m.Host; h != nil {
 		all = append(all, h.Version)
@@ -208,6 +257,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add(data)
 	}
 	for _, s := range []string{
+		`{"agent":{"isolation":{"findings":[{"kind":"default_runtime","detail":"sysbox-runc\u001b[2J"},{}],"incomplete":["\u202e",""]}}}`,
+		`{"agent":{"isolation":{"findings":[` + strings.Repeat("{},", 16) + `{}]}}}`,
+		`{"agent":{"isolation":null}}`,
 		`{}`, `null`, `[]`, `{"listeners":null,"agent":null}`,
 		`{"agent":{"version":"\u001b[31m","kernel":"\ud800","detection":{"state":"poll","reason":"\n"}}}`,
 		`{"listeners":{"add":[{"protocol":"tcp","address":"::ffff:1.2.3.4","port":1}]}}`,
@@ -225,6 +277,11 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		checkStrings(t, m)
+		if a := m.Agent; a != nil && a.Isolation != nil {
+			if i := a.Isolation; max(len(i.Findings), len(i.Incomplete)) > message.MaxIsolationEntries {
+				t.Errorf("out of bounds: %d findings, %d incomplete", len(i.Findings), len(i.Incomplete))
+			}
+		}
 		if l := m.Listeners; l != nil {
 			if len(l.Add) > message.MaxListenersPerMessage || len(l.Remove) > message.MaxListenersPerMessage || l.Dropped < 0 {
 				t.Errorf("out of bounds: %d, %d, %d", len(l.Add), len(l.Remove), l.Dropped)
