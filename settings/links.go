@@ -38,50 +38,82 @@ func ParseLink(s string) (Link, error) {
 	return Link{Name: name, URL: url}, nil
 }
 
+// FormatLinks gives the links as a Flag or Store.Set takes them.
+func FormatLinks(all []Link) string { return flow(links().node(all)) }
+
+// links is a list in which no name appears twice.
+func links() kind[[]Link] {
+	return kind[[]Link]{
+		read: list(link, func(all []Link) error {
+			last := len(all) - 1
+			for i, l := range all[:last] {
+				// Names are also file names, and some systems fold their case.
+				if strings.EqualFold(l.Name, all[last].Name) {
+					return fmt.Errorf("the name %q is taken by [%d]", all[last].Name, i)
+				}
+			}
+			return nil
+		}),
+		node:  sequence(0, linkNode),
+		parse: parseLinks,
+		list:  true,
+	}
+}
+
 // link takes a mapping with exactly name and url.
 func link(n *yaml.Node) (Link, error) {
-	if n.Kind != yaml.MappingNode {
-		return Link{}, fmt.Errorf("must have a name and a url%s", got(n))
+	found, err := members(n, "name", "url")
+	if err != nil {
+		return Link{}, err
+	}
+	if found["name"] == nil || found["url"] == nil {
+		return Link{}, errors.New("must have a name and a url")
 	}
 	var l Link
-	err := walk(n, "", map[string]func(*yaml.Node) error{
-		"name": func(n *yaml.Node) (err error) {
-			if l.Name, err = text(n); err == nil {
-				err = CheckLinkName(l.Name)
-			}
-			return err
-		},
-		"url": func(n *yaml.Node) (err error) {
-			l.URL, err = text(n)
-			return err
-		},
-	})
-	if e := (*Error)(nil); errors.As(err, &e) {
-		return Link{}, &Error{Line: e.Line, Err: fmt.Errorf("%s: %w", e.Key, e.Err)}
+	if l.Name, err = text(found["name"]); err == nil {
+		err = CheckLinkName(l.Name)
 	}
-	if err == nil && (l.Name == "" || l.URL == "") {
-		err = errors.New("must have a name and a url")
+	if err != nil {
+		return Link{}, within(".name", found["name"], err)
 	}
-	return l, err
+	if l.URL, err = text(found["url"]); err != nil {
+		return Link{}, within(".url", found["url"], err)
+	}
+	return l, nil
 }
 
-// checkLinks refuses two links of one name.
-func (s *Settings) checkLinks(root *yaml.Node) error {
-	seen := make(map[string]bool)
-	for i, l := range s.Links {
-		if seen[l.Name] {
-			return &Error{Line: lineOf(root, "links", i), Key: fmt.Sprintf("links[%d]", i),
-				Err: fmt.Errorf("the name %q appears twice", l.Name)}
+func linkNode(l Link) *yaml.Node {
+	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{str("name"), str(l.Name), str("url"), str(l.URL)}}
+}
+
+// nextLink finds where one link ends and the next begins. A URL may hold commas
+// and equal signs itself, hence the scheme.
+var nextLink = regexp.MustCompile(`,\s*([A-Za-z0-9][A-Za-z0-9._-]*=[a-z][a-z0-9+.-]*:)`)
+
+// parseLinks reads NAME=URL,NAME=URL besides YAML.
+func parseLinks(s string) (*yaml.Node, error) {
+	if s = strings.TrimSpace(s); s == "" || strings.HasPrefix(s, "[") {
+		return parseYAML(s)
+	}
+	n := &yaml.Node{Kind: yaml.SequenceNode}
+	for i, part := range splitLinks(s) {
+		l, err := ParseLink(strings.TrimSpace(part))
+		if err != nil {
+			return nil, &Error{Key: fmt.Sprintf("[%d]", i), Err: err}
 		}
-		seen[l.Name] = true
+		n.Content = append(n.Content, linkNode(l))
 	}
-	return nil
+	return n, nil
 }
 
-// lineOf finds the line of an element of a list at the top of the file.
-func lineOf(root *yaml.Node, key string, index int) int {
-	if n := resolve(child(root, key)); n != nil && index < len(n.Content) {
-		return n.Content[index].Line
+func splitLinks(s string) []string {
+	var parts []string
+	for {
+		at := nextLink.FindStringSubmatchIndex(s)
+		if at == nil {
+			return append(parts, s)
+		}
+		parts = append(parts, s[:at[0]])
+		s = s[at[2]:]
 	}
-	return 0
 }

@@ -133,6 +133,7 @@ func TestWriteStatus(t *testing.T) {
 	status := control.Status{
 		Version: "1.0", PID: 42, Home: "/h", Since: now.Add(-90 * time.Second),
 		HostNetworking: control.Off, Isolation: control.Unknown, Evidence: []string{"settings-store.json: no such key"},
+		Warnings: []string{"two forwarders"},
 		Links: []control.Link{
 			{Name: "default", URL: "sandbox:", State: control.LinkUp, AgentVersion: "1.0", Kernel: "6.1.0",
 				Detection: control.Feature{State: "poll", Reason: "no eBPF: operation not permitted"},
@@ -149,7 +150,9 @@ func TestWriteStatus(t *testing.T) {
 daemon vmbridge 1.0, pid 42, up 1m30s
 home /h
 host networking off (turn it on: vmbridge enable)
-isolation unknown: settings-store.json: no such key
+isolation unknown
+evidence settings-store.json: no such key
+warning two forwarders
 ports 3 listeners: 1 open, 1 conflict, 1 ignored; 0 flows, and 3 from guests to localhost here
 
 link default sandbox:

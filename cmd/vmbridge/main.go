@@ -35,6 +35,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		portsCommand(),
 		toggleCommand("enable", "Turn host networking on, and keep it on", true),
 		toggleCommand("disable", "Turn host networking off: every forward and flow closes at once", false),
+		settingsCommand(),
 		guestCommand(),
 		versionCommand(),
 	)

@@ -181,8 +181,8 @@ func TestToggleWithoutDaemon(t *testing.T) {
 		if status != 0 || stderr != "" || !strings.Contains(stdout, settings.Path(home)) {
 			t.Errorf("%s: status %d, %q, %q", test.command, status, stdout, stderr)
 		}
-		s, err := settings.Load(settings.Path(home))
-		if err != nil || s.HostNetworking.Enabled != test.want {
+		s, err := settings.Open(settings.Sources{Path: settings.Path(home)})
+		if err != nil || s.Effective().HostNetworking.Enabled != test.want {
 			t.Errorf("%s left %+v, %v", test.command, s, err)
 		}
 	}
@@ -200,8 +200,17 @@ func (refusing) Status() control.Status         { return control.Status{} }
 func (refusing) Ports() []control.Port          { return nil }
 func (refusing) Reached() []control.ReachedPort { return nil }
 func (refusing) Changed() <-chan struct{}       { return nil }
+func (refusing) Settings() control.Settings {
+	return control.Settings{Path: "/nowhere", Values: []control.Setting{{Key: "exposure", Value: "mirror", Origin: "policy", Locked: true}}}
+}
 func (refusing) SetEnabled(context.Context, bool) error {
 	return fmt.Errorf("%w: isolation is on", control.ErrRefused)
+}
+func (refusing) Set(context.Context, string, string) error {
+	return fmt.Errorf("%w: it is locked", control.ErrRefused)
+}
+func (refusing) Unset(context.Context, string) error {
+	return fmt.Errorf("%w: no such value", control.ErrInvalid)
 }
 func (refusing) Key(string) (string, error) { return "", errors.New("the disk\nis broken") }
 func (refusing) Sandbox(string) (control.Sandbox, error) {
@@ -227,6 +236,12 @@ func TestRefusedAndFailed(t *testing.T) {
 	}()
 	status, _, stderr := invoke(t, home, "enable")
 	wantError(t, status, stderr, 3, "isolation is on")
+	status, _, stderr = invoke(t, home, "settings", "set", "exposure", "loopback")
+	wantError(t, status, stderr, 3, "it is locked")
+	status, _, stderr = invoke(t, home, "settings", "unset", "exposure")
+	wantError(t, status, stderr, 2, "no such value")
+	status, _, stderr = invoke(t, home, "settings", "get", "exposed")
+	wantError(t, status, stderr, 2, "exposed", "exposure")
 	status, _, stderr = invoke(t, home, "guest", "key", "a")
 	wantError(t, status, stderr, 1, "the disk; is broken")
 	status, _, stderr = invoke(t, home, "shell")

@@ -84,7 +84,7 @@ func listPorts(ctx context.Context, w io.Writer, client *control.Client, asJSON 
 
 func nothingOpen(s control.Status) string {
 	if s.HostNetworking != control.On {
-		return "no ports: host networking is " + because(s.HostNetworking, s.HostNetworkingReason) + " (vmbridge enable turns it on)"
+		return "no ports: host networking is " + toggleText(s)
 	}
 	for _, l := range s.Links {
 		if l.State != control.LinkUp {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
-	"runtime"
+	"sync"
 
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
+	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/daemon"
 	"github.com/vmbridge/vmbridge/hostside/forward"
 	"github.com/vmbridge/vmbridge/hostside/reach"
@@ -15,37 +17,97 @@ import (
 
 // serve runs the daemon as planned, until ctx ends.
 func serve(ctx context.Context, p plan, stdout io.Writer) error {
-	config := daemon.Config{
-		Home:    p.home,
-		Enabled: p.enabled,
-		SaveEnabled: func(enabled bool) error {
-			return settings.SetEnabled(p.settingsPath, enabled)
+	c, err := newController(p.sources, p.keyFile, p.logger)
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	first := c.work()
+	if err := c.refuse(p.sources.Flags); err != nil {
+		return err
+	}
+	if len(first.Links) == 0 {
+		return noLink(p.sources.Path)
+	}
+	c.daemon = daemon.New(daemon.Config{
+		Home:          p.home,
+		Settings:      first,
+		Keeper:        c,
+		GuestsChanged: c.guestsChanged,
+		Logger:        p.logger,
+		Version:       program.Version(version),
+		Ready:         func() { writeBanner(stdout, first, len(c.store.Effective().Links) == 0) },
+	})
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	following.Go(func() { c.follow(ctx) })
+	return c.daemon.Run(ctx)
+}
+
+// refuse finds flags that policy or isolation forbids. Without the flag vmbridge
+// runs, and waits until it may.
+func (c *controller) refuse(flags []settings.Flag) error {
+	now := c.store.Effective()
+	for _, f := range flags {
+		v := now.Value(f.Key)
+		switch {
+		case f.Key == enabledKey && now.PolicyError != nil:
+			return fmt.Errorf("%w: %s: %w", control.ErrRefused, f.Name, unusablePolicy(now))
+		case v.Locked && !now.Same(f):
+			return fmt.Errorf("%w: %s: %w", control.ErrRefused, f.Name, &settings.LockedError{Key: f.Key, PolicyPath: now.PolicyPath})
+		case f.Key == enabledKey && c.verdict.Refusal() != nil:
+			return fmt.Errorf("%w: %s: %w", control.ErrRefused, f.Name, c.verdict.Refusal())
+		}
+	}
+	return nil
+}
+
+// daemonSettings is what the settings ask of the daemon, the toggle apart.
+func daemonSettings(s settings.Effective, keyFile, goos string) daemon.Settings {
+	to := daemon.Settings{
+		Policy: forward.Policy{
+			Exposure:        forward.Exposure(s.Exposure),
+			LocalhostTwin:   s.LocalhostTwin,
+			DenyPorts:       portRules(s.Ports.Deny),
+			AllowPorts:      portRules(s.Ports.Allow),
+			IgnorePorts:     portRules(s.Ports.Ignore),
+			IgnoreProcesses: s.Ports.IgnoreProcesses,
 		},
-		Policy:  policy(p.settings, runtime.GOOS),
-		Reach:   reachPolicy(p.settings.HostReach),
-		Logger:  p.logger,
-		Version: program.Version(version),
-		Ready:   func() { writeBanner(stdout, p) },
+		Reach: reach.Policy{
+			Enabled: s.HostReach.Enabled,
+			Allow:   portRules(s.HostReach.Allow),
+			Deny:    portRules(s.HostReach.Deny),
+		},
+		Limits: daemon.Limits{
+			Listeners: s.Limits.Listeners, Flows: s.Limits.Flows,
+			UDPIdle: s.Limits.UDPIdle, QueuedBytes: s.Limits.Memory,
+		},
 	}
-	for _, l := range p.links {
-		config.Links = append(config.Links, daemon.Link{Name: l.Name, URL: l.URL, KeyFile: p.keyFile})
+	for i, r := range s.Ports.Rules {
+		to.Policy.Rules = append(to.Policy.Rules, forward.Rule{
+			Name:     fmt.Sprintf("ports.rules[%d]", i),
+			Protocol: message.Protocol(r.Protocol), GuestAddress: r.GuestAddress, First: r.First, Last: r.Last,
+			Container: r.Container, Image: r.Image, Process: r.Process,
+			Ignore:      r.Action == settings.Ignore,
+			HostAddress: r.HostAddress, HostPort: r.HostPort,
+		})
 	}
-	return daemon.Run(ctx, config)
+	for _, l := range linksOf(s.Links, goos) {
+		to.Links = append(to.Links, daemon.Link{Name: l.Name, URL: l.URL, KeyFile: keyFile})
+	}
+	return to
 }
 
-// policy is the built-in one with what the settings say instead.
-func policy(s settings.Settings, goos string) forward.Policy {
-	policy := forward.DefaultPolicy(goos)
-	policy.Exposure = forward.Exposure(s.Exposure)
-	policy.LocalhostTwin = s.LocalhostTwin
-	if s.Ports.Ignore != nil {
-		policy.IgnorePorts = portRules(s.Ports.Ignore)
-	}
-	return policy
-}
+// defaultLink is what runs where no link is configured.
+var defaultLink = settings.Link{Name: "default", URL: "sandbox:"}
 
-func reachPolicy(s settings.HostReach) reach.Policy {
-	return reach.Policy{Enabled: s.Enabled, Allow: portRules(s.Allow), Deny: portRules(s.Deny)}
+// linksOf takes the default where there is one to take.
+func linksOf(configured []settings.Link, goos string) []settings.Link {
+	if len(configured) == 0 && goos == "linux" {
+		return []settings.Link{defaultLink}
+	}
+	return configured
 }
 
 // portRules keeps nil, which the settings tell from an empty list, nil.

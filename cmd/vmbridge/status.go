@@ -57,12 +57,14 @@ func writeStatus(w io.Writer, s control.Status, now time.Time) error {
 	row := func(label, value string) { fmt.Fprintf(t, "%s\t%s\n", label, value) }
 	row("daemon", fmt.Sprintf("vmbridge %s, pid %d, up %s", s.Version, s.PID, now.Sub(s.Since).Round(time.Second)))
 	row("home", s.Home)
-	networking := because(s.HostNetworking, s.HostNetworkingReason)
-	if s.HostNetworking == control.Off {
-		networking += " (turn it on: vmbridge enable)"
+	row("host networking", toggleText(s))
+	row("isolation", s.Isolation)
+	for _, e := range s.Evidence {
+		row("  evidence", e)
 	}
-	row("host networking", networking)
-	row("isolation", because(s.Isolation, strings.Join(s.Evidence, "; ")))
+	for _, w := range s.Warnings {
+		row("warning", w)
+	}
 	row("ports", countsLine(s.Counts))
 	for _, l := range s.Links {
 		row("", "")
@@ -82,6 +84,14 @@ func writeStatus(w io.Writer, s control.Status, now time.Time) error {
 		}
 	}
 	return t.Flush()
+}
+
+// toggleText says whether host networking is on, why not, or what to do.
+func toggleText(s control.Status) string {
+	if s.HostNetworking == control.Off && s.HostNetworkingReason == "" {
+		return "off (turn it on: vmbridge enable)"
+	}
+	return because(s.HostNetworking, s.HostNetworkingReason)
 }
 
 func because(state, reason string) string {

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
-	"github.com/vmbridge/vmbridge/settings"
 )
 
 // toggleCommand asks the daemon, which keeps the choice; without a daemon it
@@ -18,27 +16,18 @@ func toggleCommand(name, short string, enabled bool) *cobra.Command {
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			home, err := control.DefaultHome()
+			k, err := openKeeper(cmd.Context())
+			if err == nil {
+				err = k.SetEnabled(cmd.Context(), enabled)
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			err = control.NewClient(home).SetEnabled(cmd.Context(), enabled)
-			if err == nil {
-				fmt.Fprintf(cmd.OutOrStdout(), "host networking is %s\n", onOff(enabled))
-				return nil
+			where := ""
+			if k.offline {
+				where = fmt.Sprintf(" in %s; no daemon is running, the next vmbridge up follows it", k.settings.Path)
 			}
-			if !errors.Is(err, control.ErrNotRunning) {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if err := control.MakeHome(home); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			path := settings.Path(home)
-			if err := settings.SetEnabled(path, enabled); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "host networking is %s in %s; no daemon is running, the next vmbridge up follows it\n",
-				onOff(enabled), path)
+			fmt.Fprintf(cmd.OutOrStdout(), "host networking is %s%s\n", onOff(enabled), where)
 			return nil
 		},
 	}

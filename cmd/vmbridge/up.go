@@ -2,18 +2,20 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/hostside/daemon"
 	"github.com/vmbridge/vmbridge/settings"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
@@ -57,16 +59,12 @@ Each link is a guest. Its URL says how the agent there is reached:
 	return cmd
 }
 
-// plan is what the flags and the settings file come to.
+// plan is what the flags come to.
 type plan struct {
-	home         string
-	settingsPath string
-	settings     settings.Settings
-	links        []settings.Link
-	defaulted    bool // links is the built-in default
-	keyFile      string
-	enabled      bool
-	logger       *logrus.Logger
+	home    string
+	sources settings.Sources
+	keyFile string
+	logger  *logrus.Logger
 }
 
 func up(ctx context.Context, flags upFlags, stdout, stderr io.Writer) error {
@@ -86,28 +84,19 @@ func makePlan(flags upFlags, stderr io.Writer) (plan, error) {
 	if p.home, err = control.DefaultHome(); err != nil {
 		return plan{}, err
 	}
-	if p.settingsPath, err = settingsPath(p.home, flags.settings); err != nil {
+	path, err := settingsPath(p.home, flags.settings)
+	if err != nil {
 		return plan{}, err
 	}
-	if p.settings, err = settings.Load(p.settingsPath); err != nil {
-		return plan{}, fmt.Errorf("settings: %w", err)
-	}
-	if p.links, err = chooseLinks(flags.links, p.settings.Links); err != nil {
+	p.sources = sources(path)
+	if p.sources.Flags, err = flags.settingsFlags(); err != nil {
 		return plan{}, err
-	}
-	if len(p.links) == 0 {
-		if runtime.GOOS != "linux" {
-			return plan{}, program.Usage(errors.New("no link: name a guest with --link NAME=URL or in " + p.settingsPath))
-		}
-		p.links = []settings.Link{{Name: "default", URL: "sandbox:"}}
-		p.defaulted = true
 	}
 	if flags.key != "" {
 		if p.keyFile, err = filepath.Abs(flags.key); err != nil {
 			return plan{}, fmt.Errorf("--key: %w", err)
 		}
 	}
-	p.enabled = flags.enable || p.settings.HostNetworking.Enabled
 	return p, nil
 }
 
@@ -123,19 +112,14 @@ func settingsPath(home, named string) (string, error) {
 	return filepath.Abs(named)
 }
 
-// chooseLinks takes the flags' links, or else the settings'.
-func chooseLinks(flags []string, configured []settings.Link) ([]settings.Link, error) {
-	if len(flags) == 0 {
-		for _, l := range configured {
-			if err := checkURL(l.URL); err != nil {
-				return nil, fmt.Errorf("settings: link %s: %w", l.Name, err)
-			}
-		}
-		return configured, nil
+// settingsFlags are the flags that stand for settings.
+func (flags upFlags) settingsFlags() ([]settings.Flag, error) {
+	var given []settings.Flag
+	if flags.enable {
+		given = append(given, settings.Flag{Name: "--enable", Key: enabledKey, Value: "true"})
 	}
 	var links []settings.Link
-	seen := make(map[string]bool)
-	for _, f := range flags {
+	for _, f := range flags.links {
 		l, err := settings.ParseLink(f)
 		if err != nil {
 			return nil, program.Usage(fmt.Errorf("--link: %w", err))
@@ -143,13 +127,22 @@ func chooseLinks(flags []string, configured []settings.Link) ([]settings.Link, e
 		if err := checkURL(l.URL); err != nil {
 			return nil, program.Usage(fmt.Errorf("--link %s: %w", l.Name, err))
 		}
-		if seen[l.Name] {
+		if slices.ContainsFunc(links, func(other settings.Link) bool { return other.Name == l.Name }) {
 			return nil, program.Usage(fmt.Errorf("--link: the name %q appears twice", l.Name))
 		}
-		seen[l.Name] = true
 		links = append(links, l)
+		// As a list in JSON, which YAML contains: a URL may hold commas.
+		value, err := json.Marshal([]map[string]string{{"name": l.Name, "url": l.URL}})
+		if err != nil {
+			return nil, fmt.Errorf("--link: %w", err)
+		}
+		given = append(given, settings.Flag{Name: "--link", Key: linksKey, Value: string(value)})
 	}
-	return links, nil
+	return given, nil
+}
+
+func noLink(path string) error {
+	return program.Usage(errors.New("no link: name a guest with --link NAME=URL or in " + path))
 }
 
 // checkURL finds what is wrong with a link's URL before anything is started.
@@ -162,22 +155,28 @@ func checkURL(url string) error {
 }
 
 // writeBanner says what runs and what to type next.
-func writeBanner(w io.Writer, p plan) {
-	for _, l := range p.links {
-		if p.defaulted {
+func writeBanner(w io.Writer, s daemon.Settings, defaulted bool) {
+	for _, l := range s.Links {
+		if defaulted {
 			fmt.Fprintln(w, "No link is configured: taking the sandbox, a throw-away guest on this machine.")
-		} else {
-			fmt.Fprintf(w, "Link %s: %s\n", l.Name, l.URL)
-			if endpoint, err := transport.Parse(l.URL); err == nil && endpoint.Warning() != "" {
-				fmt.Fprintf(w, "Warning: %s\n", endpoint.Warning())
-			}
+			continue
+		}
+		fmt.Fprintf(w, "Link %s: %s\n", l.Name, l.URL)
+		if endpoint, err := transport.Parse(l.URL); err == nil && endpoint.Warning() != "" {
+			fmt.Fprintf(w, "Warning: %s\n", endpoint.Warning())
 		}
 	}
-	self := os.Args[0]
-	if !p.enabled {
-		fmt.Fprintf(w, "Host networking is off. Turn it on with:   %s enable\n", self)
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(w, "Warning: %s\n", warning)
 	}
-	if p.links[0].URL != "sandbox:" {
+	self := os.Args[0]
+	switch {
+	case s.HostNetworking == control.Off && s.Reason == "":
+		fmt.Fprintf(w, "Host networking is off. Turn it on with:   %s enable\n", self)
+	case s.HostNetworking != control.On:
+		fmt.Fprintf(w, "Host networking is %s: %s\n", s.HostNetworking, s.Reason)
+	}
+	if len(s.Links) == 0 || s.Links[0].URL != defaultLink.URL {
 		return
 	}
 	fmt.Fprintf(w, `

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
@@ -31,6 +32,18 @@ func New(limits association.Limits) *Carrier {
 
 // Close ends all associations.
 func (c *Carrier) Close() { c.associations.Close() }
+
+// SetUDPIdle changes how long an association lives without a datagram; 0 is the
+// default. It holds for those that are open, too.
+func (c *Carrier) SetUDPIdle(d time.Duration) { c.associations.SetIdle(d) }
+
+// CutRetired resets the flows that are counted in retired Stats. See
+// link.Stats.Retire.
+func (c *Carrier) CutRetired() {
+	if session := c.current(); session != nil {
+		session.CutRetired()
+	}
+}
 
 // SetSession says which session carries from now on; nil for none.
 func (c *Carrier) SetSession(s *link.Session) {

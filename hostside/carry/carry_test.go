@@ -174,6 +174,61 @@ func TestIdleAssociationsEndAndComeBack(t *testing.T) {
 	}
 }
 
+// A new idle time holds for clients that are there.
+func TestSetUDPIdle(t *testing.T) {
+	host, guest := newLink(t)
+	c := New(association.Limits{})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	at, _ := serveUDP(t, c, "127.0.0.1:0", nil)
+	client := dialUDP(t, at)
+	ask(t, client, "one")
+	c.SetUDPIdle(50 * time.Millisecond)
+	wait.Until(t, patience, "the end of the idle association", func() bool { _, ended := guest.counts(); return ended == 1 })
+	ask(t, client, "two")
+}
+
+// Where the link is full, a new client takes the place of the least recent one.
+func TestFullLink(t *testing.T) {
+	host, guest := newLink(t)
+	c := New(association.Limits{})
+	t.Cleanup(c.Close)
+	c.SetSession(host)
+	host.SetLimits(2, 0)
+	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
+	for i := range 5 {
+		ask(t, dialUDP(t, at), fmt.Sprintf("client %d", i))
+	}
+	wait.Until(t, patience, "three to go", func() bool { _, ended := guest.counts(); return ended == 3 })
+	if n := stats.Flows.Load(); n != 2 {
+		t.Errorf("%d flows", n)
+	}
+}
+
+// Without a session there is nothing to cut, and retired Stats carry nothing over
+// the next.
+func TestCutRetired(t *testing.T) {
+	host, _ := newLink(t)
+	c := New(association.Limits{})
+	t.Cleanup(c.Close)
+	c.CutRetired()
+	at, stats := serveUDP(t, c, "127.0.0.1:0", nil)
+	other, _ := serveUDP(t, c, "127.0.0.1:0", nil)
+	c.SetSession(host)
+	retired, kept := dialUDP(t, at), dialUDP(t, other)
+	ask(t, retired, "one")
+	ask(t, kept, "one")
+	stats.Retire()
+	c.CutRetired()
+	ask(t, kept, "two")
+	if err := tryAsk(retired, "two", 50*time.Millisecond); err == nil {
+		t.Error("retired Stats have a flow")
+	}
+	if n := stats.Flows.Load(); n != 0 {
+		t.Errorf("%d flows", n)
+	}
+}
+
 // E3: at the limit the least recently used association goes, and not the one
 // that is in use.
 func TestLeastRecentlyUsedGoesFirst(t *testing.T) {

@@ -64,11 +64,22 @@ func (c *Client) Sandbox(ctx context.Context, link string) (Sandbox, error) {
 
 // SetEnabled turns host networking on or off.
 func (c *Client) SetEnabled(ctx context.Context, enabled bool) error {
-	body, err := json.Marshal(enabled)
-	if err != nil {
-		return err
-	}
-	r, err := c.do(ctx, http.MethodPut, "/v1/enabled", bytes.NewReader(body))
+	return c.put(ctx, "/v1/enabled", enabled)
+}
+
+// Settings lists what applies.
+func (c *Client) Settings(ctx context.Context) (Settings, error) {
+	return get[Settings](ctx, c, "/v1/settings")
+}
+
+// Set changes a setting in the user's file.
+func (c *Client) Set(ctx context.Context, key, value string) error {
+	return c.put(ctx, "/v1/settings/"+url.PathEscape(key), value)
+}
+
+// Unset takes a setting out of the user's file.
+func (c *Client) Unset(ctx context.Context, key string) error {
+	r, err := c.do(ctx, http.MethodDelete, "/v1/settings/"+url.PathEscape(key), nil)
 	if err != nil {
 		return err
 	}
@@ -97,6 +108,18 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 		return v, fmt.Errorf("answer of the daemon: %w", err)
 	}
 	return v, nil
+}
+
+func (c *Client) put(ctx context.Context, path string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	r, err := c.do(ctx, http.MethodPut, path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	return r.Close()
 }
 
 // do sends a request and gives the body of a good answer.

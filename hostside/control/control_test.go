@@ -27,13 +27,48 @@ type fake struct {
 	changed chan struct{}
 	enabled bool
 	refuse  bool
+	values  map[string]string // set by Set
 }
 
 func newFake() *fake {
 	return &fake{
 		status:  Status{Version: "1.2.3", PID: os.Getpid(), HostNetworking: On, Isolation: Unknown},
 		changed: make(chan struct{}),
+		values:  map[string]string{"exposure": "mirror"},
 	}
+}
+
+func (f *fake) Settings() Settings {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := Settings{Path: "/home/settings.yaml"}
+	for k, v := range f.values {
+		s.Values = append(s.Values, Setting{Key: k, Value: v, Origin: "file"})
+	}
+	return s
+}
+
+func (f *fake) Set(_ context.Context, key, value string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.refuse:
+		return fmt.Errorf("%w: %s is locked", ErrRefused, key)
+	case key != "exposure":
+		return fmt.Errorf("%w: unknown key %q", ErrInvalid, key)
+	}
+	f.values[key] = value
+	return nil
+}
+
+func (f *fake) Unset(_ context.Context, key string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.values[key]; !ok {
+		return fmt.Errorf("%w: unknown key %q", ErrInvalid, key)
+	}
+	delete(f.values, key)
+	return nil
 }
 
 func (f *fake) Status() Status { return f.status }
@@ -123,7 +158,7 @@ func TestRequests(t *testing.T) {
 	_, c := serve(t, b)
 
 	status, err := c.Status(ctx)
-	if err != nil || status.Version != "1.2.3" || status.Links == nil || status.Evidence == nil {
+	if err != nil || status.Version != "1.2.3" || status.Links == nil || status.Evidence == nil || status.Warnings == nil {
 		t.Errorf("status: %+v, %v", status, err)
 	}
 	if v, err := c.Version(ctx); err != nil || v != (Version{Version: "1.2.3", PID: os.Getpid()}) {
@@ -161,6 +196,46 @@ func TestRequests(t *testing.T) {
 	}
 	if _, err := get[string](ctx, c, "/v1/nothing"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown path: %v", err)
+	}
+}
+
+// Settings are asked for and changed by key; what is wrong and what is forbidden
+// arrive as such.
+func TestSettings(t *testing.T) {
+	ctx := t.Context()
+	b := newFake()
+	_, c := serve(t, b)
+	s, err := c.Settings(ctx)
+	if err != nil || s.Path != "/home/settings.yaml" || s.Problems == nil || len(s.Values) != 1 || s.Values[0].Value != "mirror" {
+		t.Errorf("settings: %+v, %v", s, err)
+	}
+	const long = "[{name: \"a b\", url: \"exec:x/y?z&ü\"}]"
+	if err := c.Set(ctx, "exposure", long); err != nil || b.values["exposure"] != long {
+		t.Errorf("set: %q, %v", b.values["exposure"], err)
+	}
+	for _, key := range []string{"exposed", "a/b", "ü ?&#", "%2e"} {
+		if err := c.Set(ctx, key, "x"); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("%q", key)) {
+			t.Errorf("set %q: %v", key, err)
+		}
+		if err := c.Unset(ctx, key); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("%q", key)) {
+			t.Errorf("unset %q: %v", key, err)
+		}
+	}
+	if err := c.Set(ctx, "exposure", strings.Repeat("x", maxValue)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a value without end: %v", err)
+	}
+	if err := c.put(ctx, "/v1/settings/exposure", 7); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a number: %v", err)
+	}
+	if err := c.put(ctx, "/v1/enabled", "yes"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("enabled: yes: %v", err)
+	}
+	if err := c.Unset(ctx, "exposure"); err != nil || len(b.values) != 0 {
+		t.Errorf("unset: %v", err)
+	}
+	b.refuse = true
+	if err := c.Set(ctx, "exposure", "mirror"); !errors.Is(err, ErrRefused) {
+		t.Errorf("refused: %v", err)
 	}
 }
 

@@ -6,13 +6,16 @@ import (
 	"net/http"
 )
 
-// What callers decide on. A Backend's errors wrap ErrRefused and ErrNotFound
-// where they apply; the Client gives them back.
+// What callers decide on. A Backend's errors wrap ErrRefused, ErrNotFound and
+// ErrInvalid where they apply; the Client gives them back.
 var (
 	// ErrRefused says that policy or isolation forbids what was asked for.
 	ErrRefused = errors.New("refused")
 	// ErrNotFound says that the link, key or sandbox asked for does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrInvalid says that what was asked for cannot be: an unknown key, or a
+	// value that the key does not take.
+	ErrInvalid = errors.New("invalid")
 	// ErrNotRunning says that no daemon serves this home.
 	ErrNotRunning = errors.New("no daemon is running")
 	// ErrForbidden says that the control socket belongs to another user.
@@ -47,6 +50,8 @@ func statusOf(err error) int {
 		return http.StatusForbidden
 	case errors.Is(err, ErrNotFound):
 		return http.StatusNotFound
+	case errors.Is(err, ErrInvalid):
+		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError
 }
@@ -71,6 +76,8 @@ func errorOf(status int, text string) error {
 		e.kind = ErrRefused
 	case http.StatusNotFound:
 		e.kind = ErrNotFound
+	case http.StatusBadRequest:
+		e.kind = ErrInvalid
 	}
 	return e
 }

@@ -25,16 +25,30 @@ type Backend interface {
 	// Changed returns a channel that is closed when what Ports returns has
 	// changed in more than its counters since the call of Changed.
 	Changed() <-chan struct{}
-	// SetEnabled turns host networking on or off, and keeps that over restarts.
-	// Errors wrap ErrRefused where policy or isolation forbids it.
-	SetEnabled(ctx context.Context, enabled bool) error
 	// Key gives the key of a link in the form that the guest's file holds.
 	// Errors wrap ErrNotFound.
 	Key(link string) (string, error)
 	// Sandbox tells where the sandbox guest of a link lives; with an empty
 	// name, the only one. Errors wrap ErrNotFound.
 	Sandbox(link string) (Sandbox, error)
+	Keeper
 }
+
+// Keeper keeps the settings. Errors wrap ErrRefused where policy or isolation
+// forbids a change, and ErrInvalid where the key or the value is wrong.
+type Keeper interface {
+	// Settings lists what applies.
+	Settings() Settings
+	// SetEnabled turns host networking on or off, and keeps that over restarts.
+	SetEnabled(ctx context.Context, enabled bool) error
+	// Set and Unset change the user's file. When they return, the change is in
+	// force.
+	Set(ctx context.Context, key, value string) error
+	Unset(ctx context.Context, key string) error
+}
+
+// maxValue bounds the text of a setting, in bytes of JSON.
+const maxValue = 256 << 10
 
 // Server is a claimed home and its control socket.
 type Server struct {
@@ -146,6 +160,9 @@ func routes(b Backend) http.Handler {
 		if status.Links == nil {
 			status.Links = []Link{}
 		}
+		if status.Warnings == nil {
+			status.Warnings = []string{}
+		}
 		answer(w, status)
 	})
 	mux.HandleFunc("GET /v1/version", func(w http.ResponseWriter, r *http.Request) {
@@ -162,10 +179,8 @@ func routes(b Backend) http.Handler {
 		answer(w, append([]ReachedPort{}, b.Reached()...))
 	})
 	mux.HandleFunc("PUT /v1/enabled", func(w http.ResponseWriter, r *http.Request) {
-		var enabled bool
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64)).Decode(&enabled); err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			encode(w, problem{Error: "the body must be true or false"})
+		enabled, ok := body[bool](w, r)
+		if !ok {
 			return
 		}
 		if err := b.SetEnabled(r.Context(), enabled); err != nil {
@@ -173,6 +188,31 @@ func routes(b Backend) http.Handler {
 			return
 		}
 		answer(w, enabled)
+	})
+	mux.HandleFunc("GET /v1/settings", func(w http.ResponseWriter, r *http.Request) {
+		settings := b.Settings()
+		if settings.Problems == nil {
+			settings.Problems = []string{}
+		}
+		answer(w, settings)
+	})
+	mux.HandleFunc("PUT /v1/settings/{key}", func(w http.ResponseWriter, r *http.Request) {
+		value, ok := body[string](w, r)
+		if !ok {
+			return
+		}
+		if err := b.Set(r.Context(), r.PathValue("key"), value); err != nil {
+			fail(w, err)
+			return
+		}
+		answer(w, value)
+	})
+	mux.HandleFunc("DELETE /v1/settings/{key}", func(w http.ResponseWriter, r *http.Request) {
+		if err := b.Unset(r.Context(), r.PathValue("key")); err != nil {
+			fail(w, err)
+			return
+		}
+		answer(w, true)
 	})
 	mux.HandleFunc("GET /v1/keys/{link}", func(w http.ResponseWriter, r *http.Request) {
 		key, err := b.Key(r.PathValue("link"))
@@ -191,6 +231,16 @@ func routes(b Backend) http.Handler {
 		answer(w, sandbox)
 	})
 	return mux
+}
+
+// body reads the one JSON value of a request. Where it is something else, that is
+// answered.
+func body[T any](w http.ResponseWriter, r *http.Request) (v T, ok bool) {
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxValue)).Decode(&v)
+	if err != nil {
+		fail(w, fmt.Errorf("%w: the body must be one JSON %T: %v", ErrInvalid, v, err))
+	}
+	return v, err == nil
 }
 
 // listed is ports without a null in any list.

@@ -22,6 +22,10 @@ type Status struct {
 	Isolation string   `json:"isolation"`
 	Evidence  []string `json:"evidence"`
 
+	// Warnings are what works against the bridge without stopping it, mistakes
+	// in the settings among them.
+	Warnings []string `json:"warnings"`
+
 	Links  []Link `json:"links"`
 	Counts Counts `json:"counts"`
 }
@@ -158,6 +162,31 @@ type Owner struct {
 type Sandbox struct {
 	Link  string `json:"link"`
 	NetNS string `json:"netns"` // path of its network namespace
+}
+
+// Settings is what applies, and where it comes from.
+type Settings struct {
+	// Path is the user's file, and Policy the administrator's; neither need exist.
+	Path   string `json:"path"`
+	Policy string `json:"policy"`
+	// Problems are the mistakes in these files, where what was good last applies,
+	// and in the environment.
+	Problems []string  `json:"problems"`
+	Values   []Setting `json:"values"`
+}
+
+// Setting is one effective value. Value and Default are in the form that Set
+// takes.
+type Setting struct {
+	Key     string `json:"key"`
+	Value   string `json:"value"`
+	Default string `json:"default"`
+	// Origin is "default", "file", "environment", "flag" or "policy", and Place the
+	// file and line, the variable or the flag.
+	Origin string `json:"origin"`
+	Place  string `json:"place,omitempty"`
+	Locked bool   `json:"locked"` // by the administrator
+	Help   string `json:"help,omitempty"`
 }
 
 // Version is what answers on the control socket.

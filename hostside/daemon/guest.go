@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"reflect"
 	"sync"
 	"time"
 
@@ -36,6 +37,8 @@ type guest struct {
 	reach   *reach.Reach
 	carrier *carry.Carrier
 	log     logrus.FieldLogger
+	news    func()          // tells the daemon that about has changed
+	ended   <-chan struct{} // the link is to end
 
 	mu      sync.Mutex
 	session *link.Session  // nil while the link is down
@@ -43,26 +46,50 @@ type guest struct {
 	untold  []message.Host // what this one has yet to be told
 	telling bool           // a goroutine does so
 	state   link.State
+	limits  Limits
 	agent   message.Agent
-	dropped int         // listeners that the agent does not report
-	grace   *time.Timer // closes the forwards of a link that is down
+	// judged is set when the agent has told about itself in this session, and
+	// closed when that has been judged; unjudged until somebody is about to.
+	judged   chan struct{}
+	unjudged bool
+	dropped  int         // listeners that the agent does not report
+	grace    *time.Timer // closes the forwards of a link that is down
 
 	// reports is the session's, from Up to Down, and applied the goroutines that
 	// pass them on and tell the agent.
-	reports chan message.Listeners
+	reports chan report
 	applied sync.WaitGroup
+}
+
+// report is what a guest listens on, and what to wait for before it is applied:
+// nothing where that is nil.
+type report struct {
+	message.Listeners
+	judged <-chan struct{}
 }
 
 var _ link.Handler = (*guest)(nil)
 
-func newGuest(name, url string, d *Daemon) *guest {
+func newGuest(ctx context.Context, l Link, d *Daemon) *guest {
+	now := d.current()
 	return &guest{
-		name: name, url: url, engine: d.engine, reach: d.reach,
-		carrier: carry.New(association.Limits{}),
-		log:     d.config.Logger.WithField("link", name),
+		name: l.Name, url: l.URL, engine: d.engine, reach: d.reach,
+		carrier: carry.New(association.Limits{Idle: now.Limits.UDPIdle}),
+		log:     d.config.Logger.WithField("link", l.Name),
+		news:    d.guestNews,
+		ended:   ctx.Done(),
 		state:   link.State{Phase: link.Connecting},
-		host:    d.aboutHost(),
+		host:    d.aboutHost(now),
+		limits:  now.Limits,
 	}
+}
+
+// cannotStart says so for the rest of the guest's life.
+func (g *guest) cannotStart(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.state = link.State{Phase: link.Down, Reason: err.Error()}
+	g.carrier.Close()
 }
 
 // run keeps the link until ctx ends, then closes its forwards.
@@ -104,11 +131,13 @@ func (g *guest) changed(s link.State) {
 
 // Up implements link.Handler.
 func (g *guest) Up(s *link.Session) {
-	reports := make(chan message.Listeners, reportsAhead)
+	reports := make(chan report, reportsAhead)
 	g.reports = reports
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.session, g.untold = s, []message.Host{g.host}
+	g.judged, g.unjudged = nil, false
+	s.SetLimits(g.limits.Flows, g.limits.QueuedBytes)
 	g.startTelling()
 	if g.grace != nil {
 		g.grace.Stop()
@@ -116,8 +145,14 @@ func (g *guest) Up(s *link.Session) {
 	g.carrier.SetSession(s)
 	g.engine.SetLink(g.name, g.carrier)
 	g.applied.Go(func() {
-		for l := range reports {
-			g.engine.ListenersChanged(g.name, l)
+		for r := range reports {
+			if r.judged != nil {
+				select {
+				case <-r.judged:
+				case <-g.ended:
+				}
+			}
+			g.engine.ListenersChanged(g.name, r.Listeners)
 		}
 	})
 }
@@ -128,6 +163,7 @@ func (g *guest) Down(*link.Session, error) {
 	g.mu.Lock()
 	g.session = nil
 	g.mu.Unlock()
+	g.news()
 	close(g.reports)
 	g.applied.Wait()
 	g.mu.Lock()
@@ -143,16 +179,58 @@ func (g *guest) Down(*link.Session, error) {
 
 // Message implements link.Handler.
 func (g *guest) Message(_ *link.Session, m message.Message) {
+	g.mu.Lock()
 	if m.Agent != nil {
-		g.mu.Lock()
+		news := g.judged == nil || !reflect.DeepEqual(g.agent.Isolation, m.Agent.Isolation)
+		if g.judged == nil {
+			g.judged, g.unjudged = make(chan struct{}), true
+		}
 		g.agent = *m.Agent
-		g.mu.Unlock()
+		if news {
+			g.news()
+		}
 	}
+	judged := g.judged
 	if m.Listeners != nil {
-		g.mu.Lock()
 		g.dropped = m.Listeners.Dropped
-		g.mu.Unlock()
-		g.reports <- *m.Listeners
+	}
+	g.mu.Unlock()
+	if m.Listeners != nil {
+		g.reports <- report{*m.Listeners, judged}
+	}
+}
+
+// takeUnjudged gives what is to be closed when the agent's first words have been
+// judged; nil when they have been, or there are none.
+func (g *guest) takeUnjudged() chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.unjudged {
+		return nil
+	}
+	g.unjudged = false
+	return g.judged
+}
+
+// about tells what the isolation check needs to know.
+func (g *guest) about() Guest {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := Guest{Link: g.name, Up: g.session != nil}
+	if a.Up && g.judged != nil {
+		a.Told, a.Kernel, a.Isolation = true, g.agent.Kernel, g.agent.Isolation
+	}
+	return a
+}
+
+// setLimits applies limits to the link and whatever it carries.
+func (g *guest) setLimits(l Limits) {
+	g.carrier.SetUDPIdle(l.UDPIdle)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limits = l
+	if g.session != nil {
+		g.session.SetLimits(l.Flows, l.QueuedBytes)
 	}
 }
 

@@ -29,6 +29,9 @@ type Carrier interface {
 	// and closes it. Peers that keep refuses are dropped; nil keeps all. Closing
 	// must not find it waiting for anything but the socket.
 	CarryUDP(conn *net.UDPConn, guest netip.AddrPort, keep func(peer netip.Addr) bool, stats *link.Stats) error
+	// CutRetired ends what it carries for Stats that are retired, at once. What
+	// the methods above are given later for such Stats is not to be carried.
+	CutRetired()
 }
 
 // DefaultMaxListeners is the limit of listeners per link: more than a real guest
@@ -37,7 +40,7 @@ const DefaultMaxListeners = 20000
 
 // Config of an Engine. Only Log must be set.
 type Config struct {
-	Policy  Policy // the zero value is DefaultPolicy of this system
+	Policy  Policy // one that validates
 	Enabled bool
 	// MaxListeners bounds what one link may report; 0 is DefaultMaxListeners.
 	MaxListeners int
@@ -80,9 +83,11 @@ type Engine struct {
 	closed   bool
 	enabled  bool
 	policy   Policy
+	most     int // listeners of one link
 	links    map[string]*linkState
 	groups   map[groupKey]*group
-	touched  []*group // to be settled before the lock is released
+	touched  []*group                // to be settled before the lock is released
+	cut      map[*linkState]struct{} // whose retired flows are to be cut before that
 	seq      uint64
 	sockets  int
 	warned   bool // of the firewall
@@ -94,10 +99,6 @@ type Engine struct {
 
 // New starts an engine without links.
 func New(cfg Config) *Engine {
-	if cfg.Policy.Exposure == "" {
-		cfg.Policy = DefaultPolicy(runtime.GOOS)
-	}
-	cfg.MaxListeners = cmp.Or(cfg.MaxListeners, DefaultMaxListeners)
 	if cfg.MaxSockets == 0 {
 		n := bind.Descriptors()
 		cfg.MaxSockets = n - n/10
@@ -106,8 +107,9 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
 		wake: make(chan struct{}, 1), lookUp: make(chan struct{}, 1),
-		enabled: cfg.Enabled, policy: cfg.Policy,
+		enabled: cfg.Enabled, policy: cfg.Policy, most: cmp.Or(cfg.MaxListeners, DefaultMaxListeners),
 		links:    make(map[string]*linkState),
+		cut:      make(map[*linkState]struct{}),
 		groups:   make(map[groupKey]*group),
 		dirty:    make(map[*forward]struct{}),
 		watchers: make(map[*Watcher]struct{}),
@@ -143,8 +145,8 @@ func (e *Engine) Close() {
 	e.wg.Wait()
 }
 
-// Enable turns host networking on or off. Off, every host socket is closed when
-// it returns.
+// Enable turns host networking on or off. Off, every host socket is closed and
+// nothing is carried any more when it returns.
 func (e *Engine) Enable(on bool) {
 	e.change(func() {
 		if e.enabled != on {
@@ -154,8 +156,10 @@ func (e *Engine) Enable(on bool) {
 	})
 }
 
-// SetPolicy applies a policy to what is open now. A policy that does not
-// validate is refused and changes nothing.
+// SetPolicy applies a policy to what is open now: sockets that it does not want
+// any more are closed when it returns, and what they carried has ended. Where it
+// wants what is there, nothing happens. A policy that does not validate is refused
+// and changes nothing.
 func (e *Engine) SetPolicy(p Policy) error {
 	if err := p.Validate(); err != nil {
 		return fmt.Errorf("forwarding policy: %w", err)
@@ -167,6 +171,18 @@ func (e *Engine) SetPolicy(p Policy) error {
 	return nil
 }
 
+// SetMaxListeners changes the limit of Config.MaxListeners; 0 is the default. A
+// lower one closes nothing. With a higher one, what was refused before opens when
+// it is reported again: the next time that its link comes up.
+func (e *Engine) SetMaxListeners(n int) {
+	e.change(func() {
+		e.most = cmp.Or(n, DefaultMaxListeners)
+		for _, l := range e.links {
+			l.over = false // to be told again
+		}
+	})
+}
+
 // change runs fn with the lock, settles what it touched and lets the worker
 // tell of it.
 func (e *Engine) change(fn func()) {
@@ -176,6 +192,7 @@ func (e *Engine) change(fn func()) {
 		return
 	}
 	fn()
+	e.cutRetired()
 	e.settleTouched()
 	signal(e.wake)
 }
@@ -195,9 +212,10 @@ func (e *Engine) Forwards() []Forward {
 	return e.list(func(f *forward) bool { return !f.plan.hidden && !f.mentionAt().After(now) })
 }
 
-// ForwardsOf lists everything that is known of a port, however young.
+// ForwardsOf lists everything that is known of a port, the guests' or this
+// machine's, however young.
 func (e *Engine) ForwardsOf(port uint16) []Forward {
-	return e.list(func(f *forward) bool { return f.listener.Port == port })
+	return e.list(func(f *forward) bool { return f.listener.Port == port || f.port() == port })
 }
 
 func (e *Engine) list(want func(*forward) bool) []Forward {
@@ -223,13 +241,13 @@ func (e *Engine) open(g *group, c *claim) error {
 	if e.sockets >= e.cfg.MaxSockets && e.cfg.MaxSockets > 0 {
 		return fmt.Errorf("%w: the limit is %d of %d descriptors (ulimit -n)", errTooMany, e.cfg.MaxSockets, bind.Descriptors())
 	}
-	if e.cfg.prompts && c.host.IsUnspecified() && !e.warned {
+	if e.cfg.prompts && c.host.Addr().IsUnspecified() && !e.warned {
 		e.warned = true
 		e.log.Info("the system's firewall may ask about incoming connections now: a guest listens on all addresses " +
 			"(exposure: loopback does without)")
 	}
-	h := &held{at: c.host, gen: c.fwd.link.gen, claim: c, opened: time.Now()}
-	s := slot{protocol: g.protocol, at: netip.AddrPortFrom(c.host, g.port),
+	h := &held{at: c.host.Addr(), gen: c.fwd.link.gen, claim: c, opened: time.Now()}
+	s := slot{protocol: g.protocol, at: c.host,
 		ended: func(err error) { e.ended(g.groupKey, h, err) }}
 	var err error
 	e.holdings.change(s.held(), func() bool {
@@ -275,10 +293,10 @@ func (e *Engine) ended(k groupKey, h *held, err error) {
 
 // key of the group that a claim belongs to.
 func (c *claim) group() groupKey {
-	return groupKey{protocol: c.fwd.listener.Protocol, port: c.fwd.listener.Port, v6: c.host.Is6()}
+	return groupKey{protocol: c.fwd.listener.Protocol, port: c.host.Port(), v6: c.host.Addr().Is6()}
 }
 
 // route is where the clients of a claim's socket go.
 func (c *claim) route() *route {
-	return &route{carrier: c.fwd.link.carrier, guest: c.guest, stats: &c.fwd.stats}
+	return &route{carrier: c.fwd.link.carrier, guest: c.guest, all: c.fwd.listener.Address.IsUnspecified(), stats: &c.stats}
 }

@@ -18,16 +18,17 @@ func twin(c *Config) { c.Policy.LocalhostTwin = true }
 
 func local(c *Config) { c.Policy.Exposure = Loopback }
 
-// TestSettle plays scenes on a pretended host and looks at what is open and what
-// is listed at their end.
+// scene is played on a pretended host: what is open and what is listed at its end.
+type scene struct {
+	name   string
+	config func(*Config)
+	play   func(r *rig)
+	open   []string
+	listed []string
+}
+
 func TestSettle(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		config func(*Config)
-		play   func(r *rig)
-		open   []string
-		listed []string
-	}{
+	playAll(t, []scene{
 		{name: "scope is mirrored, families are kept (A1)",
 			play: func(r *rig) {
 				r.add("a", "tcp 127.0.0.1:1", "tcp 0.0.0.0:2", "tcp [::1]:3", "tcp [::]:4", "tcp [::]:5 dual", "udp [::]:6 dual", "tcp 127.0.0.2:7")
@@ -142,12 +143,7 @@ func TestSettle(t *testing.T) {
 		{name: "a policy applies at once",
 			play: func(r *rig) {
 				r.add("a", "tcp 0.0.0.0:1", "tcp 127.0.0.1:2")
-				p := DefaultPolicy("linux")
-				p.Exposure = Loopback
-				p.DenyPorts = []PortRule{{First: 2, Last: 2}}
-				if err := r.SetPolicy(p); err != nil {
-					panic(err)
-				}
+				r.set(Policy{Exposure: Loopback, DenyPorts: ports("2")})
 			},
 			open:   []string{"tcp 127.0.0.1:1 -> a 127.0.0.1:1"},
 			listed: []string{"a tcp 0.0.0.0:1 open [127.0.0.1 open]", "a tcp 127.0.0.1:2 denied []"}},
@@ -172,7 +168,7 @@ func TestSettle(t *testing.T) {
 		{name: "a new carrier takes over",
 			play: func(r *rig) {
 				r.add("a", "tcp 0.0.0.0:1", "udp 0.0.0.0:1")
-				r.SetLink("a", &fakeCarrier{"a2"})
+				r.SetLink("a", &fakeCarrier{name: "a2"})
 			},
 			open:   []string{"tcp 0.0.0.0:1 -> a2 127.0.0.1:1", "udp 0.0.0.0:1 -> a2 127.0.0.1:1"},
 			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]", "a udp 0.0.0.0:1 open [0.0.0.0 open]"}},
@@ -188,7 +184,11 @@ func TestSettle(t *testing.T) {
 			},
 			open:   []string{"tcp 0.0.0.0:1 -> a 127.0.0.1:1"},
 			listed: []string{"a tcp 0.0.0.0:1 open [0.0.0.0 open]", "a tcp 0.0.0.0:2 failed [0.0.0.0 failed]"}},
-	} {
+	})
+}
+
+func playAll(t *testing.T, scenes []scene) {
+	for _, c := range scenes {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, c.config)
@@ -319,6 +319,26 @@ func TestLingering(t *testing.T) {
 		equal(t, "over", r.host.routes(), []string{})
 		if left := r.left(); left != [3]int{} {
 			t.Errorf("groups, retries and sockets are left: %v", left)
+		}
+	})
+}
+
+// TestPolicyEndsLingering: what the policy closes does not linger.
+func TestPolicyEndsLingering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.lingers = true })
+		r.add("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2")
+		for _, port := range []string{"1", "2"} {
+			r.stats("tcp 0.0.0.0:" + port).Flows.Add(1)
+		}
+		denied := r.stats("tcp 0.0.0.0:1")
+		r.SetLink("a", &fakeCarrier{name: "a", cut: func() { denied.Flows.Add(-1) }})
+		r.set(Policy{DenyPorts: ports("1")})
+		equal(t, "open", r.host.routes(), []string{"tcp 0.0.0.0:2 -> a 127.0.0.1:2"})
+		for _, f := range r.ForwardsOf(2) {
+			if f.Flows != 1 {
+				t.Errorf("port 2: %d flows", f.Flows)
+			}
 		}
 	})
 }

@@ -126,11 +126,20 @@ func (h *fakeHost) set(what func()) {
 	what()
 }
 
-type fakeCarrier struct{ name string }
+type fakeCarrier struct {
+	name string
+	cut  func() // may be nil
+}
 
 func (*fakeCarrier) CarryTCP(*net.TCPConn, netip.AddrPort, *link.Stats) {}
 func (*fakeCarrier) CarryUDP(*net.UDPConn, netip.AddrPort, func(netip.Addr) bool, *link.Stats) error {
 	return nil
+}
+
+func (c *fakeCarrier) CutRetired() {
+	if c.cut != nil {
+		c.cut()
+	}
 }
 
 // rig is an engine on a fake host, with links a and b.
@@ -145,15 +154,15 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	host := newFakeHost()
 	logger, hook := logtest.NewNullLogger()
 	logger.SetLevel(logrus.DebugLevel)
-	cfg := Config{Enabled: true, Policy: DefaultPolicy("linux"), MaxSockets: 100000, Log: logger,
+	cfg := Config{Enabled: true, MaxSockets: 100000, Log: logger,
 		system: system{open: host.bind, find: host.find}}
 	if change != nil {
 		change(&cfg)
 	}
 	e := New(cfg)
 	t.Cleanup(e.Close)
-	e.SetLink("a", &fakeCarrier{"a"})
-	e.SetLink("b", &fakeCarrier{"b"})
+	e.SetLink("a", &fakeCarrier{name: "a"})
+	e.SetLink("b", &fakeCarrier{name: "b"})
 	return &rig{e, host, hook}
 }
 
@@ -168,7 +177,7 @@ func (r *rig) left() [3]int {
 func (r *rig) stats(s string) *link.Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &r.links["a"].forwards[listener(s).Key].stats
+	return &r.links["a"].forwards[listener(s).Key].claims[0].stats
 }
 
 // listener reads "tcp 0.0.0.0:80" or "tcp [::]:80 dual".
@@ -176,6 +185,26 @@ func listener(s string) message.Listener {
 	s, dual := strings.CutSuffix(s, " dual")
 	k := parseSlot(s)
 	return message.Listener{Key: message.Key{Protocol: k.protocol, Address: k.at.Addr(), Port: k.at.Port(), DualStack: dual}}
+}
+
+// ports reads rules: "53 8000-8100/udp".
+func ports(s string) []PortRule {
+	out := []PortRule{}
+	for _, f := range strings.Fields(s) {
+		r, err := ParsePortRule(f)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// set changes the policy to one that validates.
+func (r *rig) set(p Policy) {
+	if err := r.SetPolicy(p); err != nil {
+		panic(err)
+	}
 }
 
 func (r *rig) add(link string, listeners ...string) {
@@ -194,13 +223,17 @@ func (r *rig) remove(link string, listeners ...string) {
 	r.ListenersChanged(link, m)
 }
 
-// states words a listing: "a tcp 0.0.0.0:80 open [0.0.0.0 open]".
+// states words a listing: "a tcp 0.0.0.0:80 open [0.0.0.0 open]", with the host's
+// port where it is another.
 func states(list []Forward) []string {
 	out := []string{}
 	for _, f := range list {
 		var hosts []string
 		for _, h := range f.Host {
 			s := fmt.Sprintf("%s %s", h.Address, h.State)
+			if h.Port != f.Guest.Port {
+				s = fmt.Sprintf("%s %s", netip.AddrPortFrom(h.Address, h.Port), h.State)
+			}
 			if h.Alias {
 				s += " alias"
 			}

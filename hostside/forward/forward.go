@@ -67,15 +67,19 @@ func (f Forward) Key() message.Key {
 // long before they are reported.
 const mentionAfter = 50 * time.Millisecond
 
+// waitAfter is the age from which a forward is mentioned whose rule waits for a
+// name. Engines name most containers sooner.
+const waitAfter = time.Second
+
 // forward is one listener of one link.
 type forward struct {
 	link     *linkState
 	listener message.Listener
 	seen     time.Time
 	seq      uint64 // order of appearance, over all links
-	stats    link.Stats
 	plan     plan
 	claims   []*claim
+	before   carried // by claims that the policy has ended
 	gone     bool
 	told     told // what has been mentioned
 }
@@ -84,12 +88,15 @@ type forward struct {
 type told struct {
 	state  State
 	reason string
+	port   uint16 // this machine's
 }
 
-// claim is one host address that a forward wants.
+// claim is one host address that a forward wants. It is wanted once: where the
+// address is wanted again, that is another claim.
 type claim struct {
 	bindWish
 	fwd    *forward
+	stats  link.Stats // of the clients of its sockets
 	state  State
 	reason string
 	// conflict is set while another process has the port.
@@ -101,6 +108,19 @@ type claim struct {
 type conflict struct {
 	at    netip.AddrPort // where the owner is in the way
 	named bool
+}
+
+// carried is what a forward has carried.
+type carried struct {
+	flows            int64
+	in, out, dropped uint64
+}
+
+func (c *carried) add(s *link.Stats) {
+	c.flows += s.Flows.Load()
+	c.in += s.BytesIn.Load()
+	c.out += s.BytesOut.Load()
+	c.dropped += s.DroppedDatagrams.Load()
 }
 
 // state folds the host addresses into one state, the one that a user should
@@ -131,30 +151,44 @@ func (f *forward) pending() bool {
 
 // mentionAt is when the forward may be mentioned.
 func (f *forward) mentionAt() time.Time {
-	if f.listener.Protocol == message.UDP {
+	switch {
+	case f.plan.waits:
+		return f.seen.Add(waitAfter)
+	case f.listener.Protocol == message.UDP:
 		return f.seen
 	}
 	return f.seen.Add(mentionAfter)
 }
 
+// port is this machine's port, or the guest's when none is wanted.
+func (f *forward) port() uint16 {
+	if len(f.claims) > 0 {
+		return f.claims[0].host.Port()
+	}
+	return f.listener.Port
+}
+
 func (f *forward) snapshot() Forward {
 	k := f.listener.Key
+	sum := f.before
+	hosts := make([]Host, 0, len(f.claims))
+	for _, c := range f.claims {
+		sum.add(&c.stats)
+		hosts = append(hosts, Host{Address: c.host.Addr(), Port: c.host.Port(), State: c.state, Reason: c.reason, Alias: c.alias})
+	}
 	out := Forward{
 		Protocol:         k.Protocol,
 		Guest:            Guest{Address: k.Address, Port: k.Port, DualStack: k.DualStack},
-		Host:             make([]Host, 0, len(f.claims)),
+		Host:             hosts,
 		Owner:            f.listener.Owner,
 		Link:             f.link.name,
-		Flows:            f.stats.Flows.Load(),
-		BytesIn:          f.stats.BytesIn.Load(),
-		BytesOut:         f.stats.BytesOut.Load(),
-		DroppedDatagrams: f.stats.DroppedDatagrams.Load(),
+		Flows:            sum.flows,
+		BytesIn:          sum.in,
+		BytesOut:         sum.out,
+		DroppedDatagrams: sum.dropped,
 		Since:            f.seen,
 	}
 	out.State, out.Reason = f.state()
-	for _, c := range f.claims {
-		out.Host = append(out.Host, Host{Address: c.host, Port: k.Port, State: c.state, Reason: c.reason, Alias: c.alias})
-	}
 	return out
 }
 

@@ -16,7 +16,7 @@ import (
 // groupKey is what sockets must have in common to be in each other's way.
 type groupKey struct {
 	protocol message.Protocol
-	port     uint16
+	port     uint16 // this machine's
 	v6       bool
 }
 
@@ -47,8 +47,8 @@ type held struct {
 // serve notes whom the socket works for.
 func (h *held) serve(c *claim, lingers bool) {
 	h.link, h.alias, h.claim, h.gen, h.placed = c.fwd.link, c.alias, c, c.fwd.link.gen, true
-	if lingers && !slices.Contains(h.served, &c.fwd.stats) {
-		h.served = append(h.served, &c.fwd.stats)
+	if lingers && !slices.Contains(h.served, &c.stats) {
+		h.served = append(h.served, &c.stats)
 	}
 }
 
@@ -60,12 +60,29 @@ func (h *held) busy() bool {
 // overlap: within a group, equal addresses and wildcards are in the way.
 func overlap(a, b netip.Addr) bool { return a == b || a.IsUnspecified() || b.IsUnspecified() }
 
+// together tells whether one socket may serve both claims: they are for the same
+// port of the same guest, and for what would be one service without us. A wildcard
+// takes the clients of every address, and 127.0.0.1 and ::1 both are localhost; but
+// two addresses that a rule has led to one lead to two services.
+func together(a, b *claim) bool {
+	if a.fwd.link != b.fwd.link || a.guest.Port() != b.guest.Port() {
+		return false
+	}
+	localhost := func(c *claim) bool { return c.guest.Addr() == loopback4 || c.guest.Addr() == loopback6 }
+	return a.guest == b.guest || a.mirrors() && b.mirrors() || localhost(a) && localhost(b)
+}
+
+// mirrors tells whether the guest itself listens on the address, or on all.
+func (c *claim) mirrors() bool {
+	return c.host.Addr() == c.guest.Addr() || c.fwd.listener.Address.IsUnspecified()
+}
+
 // settle makes the group's sockets what its claims ask for.
 func (e *Engine) settle(g *group) {
 	g.retry = time.Time{}
 	for _, h := range slices.Clone(g.held) {
 		if h.link == nil || !slices.ContainsFunc(g.claims, func(c *claim) bool {
-			return c.fwd.link == h.link && c.host == h.at
+			return c.host.Addr() == h.at && together(c, h.claim)
 		}) {
 			e.letGo(g, h)
 		}
@@ -82,30 +99,40 @@ func (e *Engine) settle(g *group) {
 	e.retries.update(g)
 }
 
-// rank orders the claims: aliases last, the link that holds the port first, then
-// the link that came first; within a link the wildcard, because it covers the
-// others.
+// rank orders the claims: aliases last, the guest's port that has this one first,
+// then the one that came first; within it the wildcard, because it covers the
+// others, and what is open already.
 func (g *group) rank() {
 	if len(g.claims) < 2 {
 		return
 	}
+	type tenant struct {
+		link *linkState
+		port uint16 // the guest's
+	}
 	type tenure struct {
-		absent int // 0 for a link that holds a socket
+		absent int // 0 for a tenant that holds a socket
 		first  uint64
 	}
-	links := make(map[*linkState]tenure)
+	tenantOf := func(c *claim) tenant { return tenant{c.fwd.link, c.guest.Port()} }
+	tenures := make(map[tenant]tenure)
 	for _, c := range g.claims {
-		t, ok := links[c.fwd.link]
+		t, ok := tenures[tenantOf(c)]
 		if !ok {
 			t = tenure{absent: 1, first: c.fwd.seq}
 		}
 		t.first = min(t.first, c.fwd.seq)
-		links[c.fwd.link] = t
+		tenures[tenantOf(c)] = t
 	}
+	open := make(map[*claim]bool)
 	for _, h := range g.held {
-		if t, ok := links[h.link]; ok && !h.alias {
+		if h.link == nil {
+			continue
+		}
+		open[h.claim] = true
+		if t, ok := tenures[tenantOf(h.claim)]; ok && !h.alias {
 			t.absent = 0
-			links[h.link] = t
+			tenures[tenantOf(h.claim)] = t
 		}
 	}
 	flag := func(b bool) int {
@@ -115,12 +142,13 @@ func (g *group) rank() {
 		return 0
 	}
 	slices.SortStableFunc(g.claims, func(a, b *claim) int {
-		ta, tb := links[a.fwd.link], links[b.fwd.link]
+		ta, tb := tenures[tenantOf(a)], tenures[tenantOf(b)]
 		return cmp.Or(
 			cmp.Compare(flag(a.alias), flag(b.alias)),
 			cmp.Compare(ta.absent, tb.absent),
 			cmp.Compare(ta.first, tb.first),
-			cmp.Compare(flag(!a.host.IsUnspecified()), flag(!b.host.IsUnspecified())),
+			cmp.Compare(flag(!a.host.Addr().IsUnspecified()), flag(!b.host.Addr().IsUnspecified())),
+			cmp.Compare(flag(!open[a]), flag(!open[b])),
 			cmp.Compare(a.fwd.seq, b.fwd.seq))
 	})
 }
@@ -128,14 +156,15 @@ func (g *group) rank() {
 // place finds or opens the socket of one claim; those before it in rank have
 // theirs.
 func (e *Engine) place(g *group, c *claim) {
+	at := c.host.Addr()
 	for _, h := range g.held {
-		if h.link != nil && h.link != c.fwd.link && overlap(h.at, c.host) && (c.alias || !h.alias) {
+		if h.link != nil && !together(h.claim, c) && overlap(h.at, at) && (c.alias || !h.alias) {
 			c.blocked(e, h)
 			return
 		}
 	}
 	for _, h := range g.held {
-		if h.link == c.fwd.link && h.placed && (h.at == c.host || h.at.IsUnspecified()) {
+		if h.link != nil && h.placed && together(h.claim, c) && (h.at == at || h.at.IsUnspecified()) {
 			c.becomes(e, Open, "") // covered
 			return
 		}
@@ -143,16 +172,16 @@ func (e *Engine) place(g *group, c *claim) {
 	displaced := false
 	for _, h := range slices.Clone(g.held) {
 		switch {
-		case h.at == c.host && h.claim == c && h.gen == c.fwd.link.gen && h.link != nil:
+		case h.at == at && h.claim == c && h.gen == c.fwd.link.gen && h.link != nil:
 			h.serve(c, e.cfg.lingers)
 			c.becomes(e, Open, "")
 			return
-		case h.at == c.host && h.sock.set(c.route()):
+		case h.at == at && h.sock.set(c.route()):
 			h.serve(c, e.cfg.lingers)
 			c.becomes(e, Open, "")
 			return
-		case h.link != nil && overlap(h.at, c.host):
-			displaced = displaced || h.at != c.host && !h.alias
+		case h.link != nil && overlap(h.at, at):
+			displaced = displaced || h.at != at && !h.alias
 			e.letGo(g, h)
 		}
 	}
@@ -209,20 +238,26 @@ func (c *claim) set(e *Engine, s State, reason string) {
 
 func (c *claim) fails(e *Engine, reason string) { c.becomes(e, Failed, reason) }
 
-// blocked by a socket of another link.
+// blocked by a socket of another link, or for another port of the same guest.
 func (c *claim) blocked(e *Engine, h *held) {
+	by := fmt.Sprintf("link %q", h.link.name)
+	if from := h.claim.fwd.listener; h.link == c.fwd.link {
+		by = fmt.Sprintf("the same guest's %s %s", from.Protocol, from.AddrPort())
+	} else if from.Port != c.host.Port() {
+		by += fmt.Sprintf(" for its port %d", from.Port)
+	}
 	if c.alias {
-		c.becomes(e, Ignored, fmt.Sprintf("::1 is taken by link %q; localhost_twin wants it only when free", h.link.name))
+		c.becomes(e, Ignored, fmt.Sprintf("::1 is taken by %s; localhost_twin wants it only when free", by))
 		return
 	}
-	c.becomes(e, Conflict, fmt.Sprintf("%s %s is in use by link %q", c.fwd.listener.Protocol,
-		netip.AddrPortFrom(h.at, c.fwd.listener.Port), h.link.name))
+	c.becomes(e, Conflict, fmt.Sprintf("%s %s is in use by %s", c.fwd.listener.Protocol,
+		netip.AddrPortFrom(h.at, c.host.Port()), by))
 }
 
 // refused turns the error of an open into a state, and says when to try again.
 func (c *claim) refused(e *Engine, err error) time.Duration {
 	var be *bind.Error
-	at := netip.AddrPortFrom(c.host, c.fwd.listener.Port)
+	at := c.host
 	if errors.As(err, &be) {
 		at = be.At
 	}
@@ -242,7 +277,7 @@ func (c *claim) refused(e *Engine, err error) time.Duration {
 		}
 		return retryConflict
 	case errors.Is(err, bind.ErrNoAddress):
-		c.becomes(e, Ignored, missing(c.host))
+		c.becomes(e, Ignored, missing(c.host.Addr()))
 		return retrySlow
 	case errors.Is(err, bind.ErrPermission):
 		c.fails(e, reasonOf(be))

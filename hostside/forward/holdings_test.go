@@ -70,6 +70,20 @@ func TestHolds(t *testing.T) {
 	})
 }
 
+// Where a rule leads a port to another, the other one is held.
+func TestHoldsRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, rules(Rule{Protocol: message.TCP, First: 8000, Last: 8000, HostPort: 80},
+			Rule{First: 80, Last: 80, HostPort: 9000}, Rule{First: 81, Last: 81, HostAddress: loopback6}))
+		r.add("a", "tcp 127.0.0.1:8000", "udp 127.0.0.1:80", "tcp 127.0.0.1:81")
+		equal(t, "held", r.holds(append(asked, "tcp 127.0.0.1:8000", "udp 127.0.0.1:9000", "tcp [::1]:81")...),
+			[]string{"tcp 127.0.0.1:80", "udp 127.0.0.1:9000", "tcp [::1]:81"})
+		r.set(Policy{})
+		equal(t, "without rules", r.holds(append(asked, "tcp 127.0.0.1:8000", "udp 127.0.0.1:9000", "tcp [::1]:81")...),
+			[]string{"udp 127.0.0.1:80", "tcp 127.0.0.1:81", "tcp 127.0.0.1:8000"})
+	})
+}
+
 // A socket that lingers for its connections is ours still.
 func TestHoldsLingering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,6 +40,39 @@ func TestLimit(t *testing.T) {
 	})
 }
 
+// TestSetMaxListeners: a lower limit closes nothing, a higher one counts from the
+// next report on, and each is told of once.
+func TestSetMaxListeners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MaxListeners = 2 })
+		count := func(want int) {
+			t.Helper()
+			time.Sleep(time.Second)
+			if n := len(r.Forwards()); n != want || len(r.host.routes()) != want {
+				t.Errorf("%d listed, %d open, want %d", n, len(r.host.routes()), want)
+			}
+		}
+		r.add("a", "tcp 0.0.0.0:1", "tcp 0.0.0.0:2", "tcp 0.0.0.0:3")
+		count(2)
+		r.SetMaxListeners(1)
+		r.add("a", "tcp 0.0.0.0:4", "tcp 0.0.0.0:5")
+		count(2)
+		r.remove("a", "tcp 0.0.0.0:1")
+		r.add("a", "tcp 0.0.0.0:4")
+		count(1)
+		r.SetMaxListeners(3)
+		r.add("a", "tcp 0.0.0.0:3", "tcp 0.0.0.0:4", "tcp 0.0.0.0:5")
+		count(3)
+		r.SetMaxListeners(0)
+		r.add("a", "tcp 0.0.0.0:6")
+		count(4)
+		equal(t, "log", r.lines(logrus.WarnLevel), []string{
+			"the guest has more than 2 listeners; those beyond are not forwarded",
+			"the guest has more than 1 listeners; those beyond are not forwarded",
+			"the guest has more than 3 listeners; those beyond are not forwarded"})
+	})
+}
+
 // TestSocketLimit: what is beyond the descriptors says so, and opens when there
 // is room.
 func TestSocketLimit(t *testing.T) {

@@ -59,7 +59,7 @@ func (e *Engine) LinkDown(name string) {
 // the report asks for is open or has a reason not to be. A report of a link
 // that is not set is void.
 func (e *Engine) ListenersChanged(name string, m message.Listeners) {
-	tooMany := false
+	tooMany := 0
 	e.change(func() {
 		l := e.links[name]
 		if l == nil {
@@ -94,12 +94,12 @@ func (e *Engine) ListenersChanged(name string, m message.Listeners) {
 			l.snapshot = nil
 		}
 		if refused > 0 && !l.over {
-			l.over, tooMany = true, true
+			l.over, tooMany = true, e.most
 		}
 	})
-	if tooMany {
+	if tooMany > 0 {
 		e.log.WithField("link", name).Warnf(
-			"the guest has more than %d listeners; those beyond are not forwarded", e.cfg.MaxListeners)
+			"the guest has more than %d listeners; those beyond are not forwarded", tooMany)
 	}
 }
 
@@ -120,7 +120,7 @@ func (e *Engine) add(l *linkState, listener message.Listener, now time.Time) boo
 	if listener.Ephemeral {
 		count = l.ephemeral
 	}
-	if count >= e.cfg.MaxListeners {
+	if count >= e.most {
 		return false
 	}
 	e.seq++
@@ -161,14 +161,19 @@ func (e *Engine) replanAll() {
 }
 
 // replan brings the claims of a forward in line with the policy. Claims that
-// stay keep their sockets.
+// stay keep their sockets. Those that do not are ended by the policy and not by
+// the guest: what they carry ends with them.
 func (e *Engine) replan(f *forward) {
-	p := plan{state: Denied, reason: "host networking is off"}
+	p := plan{state: Denied, reason: "host networking is not on"}
 	if wanted := e.policy.plan(f.listener); e.enabled {
 		p = wanted
 	} else {
 		p.hidden = wanted.hidden
 	}
+	if f.plan.equal(p) {
+		return
+	}
+	e.dirty[f] = struct{}{}
 	old := f.claims
 	f.plan, f.claims = p, nil
 	for _, w := range p.binds {
@@ -181,8 +186,23 @@ func (e *Engine) replan(f *forward) {
 	}
 	for _, c := range old {
 		e.unclaim(c)
+		c.stats.Retire()
+		f.before.add(&c.stats) // bytes under way to be counted are lost
+		f.before.flows = 0
+		e.cut[f.link] = struct{}{}
 	}
-	e.dirty[f] = struct{}{}
+}
+
+// cutRetired ends what claims carry that the policy has ended. It comes before
+// their sockets are closed, which those that linger only are when they have no
+// connections.
+func (e *Engine) cutRetired() {
+	for l := range e.cut {
+		if l.carrier != nil {
+			l.carrier.CutRetired()
+		}
+		delete(e.cut, l)
+	}
 }
 
 // takeClaim removes the claim with this wish from the list and returns it.

@@ -60,7 +60,7 @@ func (b *logbook) write(lines []logLine) {
 		}
 		ports := make([]uint16, len(batch))
 		for i, l := range batch {
-			ports[i] = l.listener.Port
+			ports[i] = l.port
 		}
 		entry := b.log.WithFields(logrus.Fields{"link": k.link, "count": len(batch), "ports": ranges(ports)})
 		if why := batch[0].why; why != "" {
@@ -72,6 +72,9 @@ func (b *logbook) write(lines []logLine) {
 
 func (b *logbook) writeLine(l logLine) {
 	fields := logrus.Fields{"link": l.link, "guest": l.listener.Key.String()}
+	if l.port != l.listener.Port {
+		fields["host_port"] = l.port
+	}
 	if l.why != "" {
 		fields["reason"] = l.why
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
-// Exposure says how far forwards reach.
+// Exposure says how far forwards reach. Empty is Mirror.
 type Exposure string
 
 // Mirror opens the addresses that the guest bound; Loopback narrows them to the
@@ -20,44 +20,38 @@ const (
 	Loopback Exposure = "loopback"
 )
 
-// Policy decides what becomes of a listener. The guest has no say in it.
+// Policy decides what becomes of a listener. The guest has no say in it. The zero
+// value forwards everything but UDP clients.
 type Policy struct {
 	Exposure Exposure
 	// LocalhostTwin also opens ::1, when it is free, for a listener on the IPv4
 	// loopback or wildcard: where `localhost` means ::1 first.
 	LocalhostTwin bool
-	DenyPorts     []PortRule // before everything else
-	ForwardPorts  []PortRule // despite the rules that follow, and ephemeral UDP ports
-	IgnorePorts   []PortRule
+	// DenyPorts come before everything else. They hold for the guest's port and,
+	// where a rule has led to another, for this machine's as well.
+	DenyPorts []PortRule
+	// AllowPorts are the only ports of this machine that are opened. Nil allows
+	// every one, an empty list none.
+	AllowPorts []PortRule
+	// Rules are looked at in order; the first that matches decides. What is below
+	// is only for listeners that none matches, and so is the silence about UDP
+	// clients.
+	Rules       []Rule
+	IgnorePorts []PortRule
 	// IgnoreProcesses are patterns (path.Match) of process names outside
 	// containers: services of the VM itself.
 	IgnoreProcesses []string
 }
 
-// DefaultPolicy is what a user gets who sets nothing, by operating system.
-//
-// The ports are those of services that belong to the machine they run on:
-// forwarding 68/udp takes the host's DHCP client down, 53 its resolver.
-func DefaultPolicy(goos string) Policy {
-	p := Policy{
-		Exposure:      Mirror,
-		LocalhostTwin: goos == "darwin" || goos == "windows",
-		IgnorePorts:   []PortRule{{message.TCP, 22, 22}},
-		// Not among them: docker-proxy, which stands for a container, and systemd
-		// itself, which holds the sockets of services that it activates.
-		IgnoreProcesses: []string{"dockerd", "containerd", "kubelet", "sshd", "sshd-session",
-			"systemd-*", "chronyd", "rpcbind", "dnsmasq"},
-	}
-	for _, port := range []uint16{53, 67, 68, 111, 123, 323, 546, 547, 5353, 5355} {
-		p.IgnorePorts = append(p.IgnorePorts, PortRule{First: port, Last: port})
-	}
-	return p
-}
-
 // Validate finds what New and SetPolicy would otherwise take as it is.
 func (p Policy) Validate() error {
-	if p.Exposure != Mirror && p.Exposure != Loopback {
+	if p.Exposure != "" && p.Exposure != Mirror && p.Exposure != Loopback {
 		return fmt.Errorf("exposure %q: want %q or %q", p.Exposure, Mirror, Loopback)
+	}
+	for i := range p.Rules {
+		if err := p.Rules[i].validate(); err != nil {
+			return fmt.Errorf("%s: %w", p.Rules[i].Name, err)
+		}
 	}
 	for _, pattern := range p.IgnoreProcesses {
 		if _, err := path.Match(pattern, ""); err != nil {
@@ -114,9 +108,9 @@ func (r PortRule) Matches(protocol message.Protocol, port uint16) bool {
 	return r.First <= port && port <= r.Last && (r.Protocol == "" || r.Protocol == protocol)
 }
 
-func firstMatch(rules []PortRule, k message.Key) (PortRule, bool) {
+func firstMatch(rules []PortRule, protocol message.Protocol, port uint16) (PortRule, bool) {
 	for _, r := range rules {
-		if r.Matches(k.Protocol, k.Port) {
+		if r.Matches(protocol, port) {
 			return r, true
 		}
 	}

@@ -23,87 +23,63 @@ func TestPortRule(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	for _, goos := range []string{"linux", "darwin", "windows"} {
-		p := DefaultPolicy(goos)
-		if err := p.Validate(); err != nil || p.LocalhostTwin != (goos != "linux") {
-			t.Errorf("%s: twin %v, %v", goos, p.LocalhostTwin, err)
-		}
-	}
-	if (Policy{Exposure: "world"}).Validate() == nil || (Policy{Exposure: Mirror, IgnoreProcesses: []string{"["}}).Validate() == nil {
-		t.Error("an invalid policy validates")
-	}
-}
-
-// TestPolicyRules: what is not forwarded, and why (A7, H1).
-func TestPolicyRules(t *testing.T) {
-	p := DefaultPolicy("linux")
-	p.DenyPorts = []PortRule{{First: 6000, Last: 6010}}
-	p.ForwardPorts = []PortRule{{Protocol: message.UDP, First: 5353, Last: 5353}, {First: 40000, Last: 40000}, {First: 6001, Last: 6001}}
-	for _, c := range []struct {
-		listener string
-		owner    message.Owner
-		clients  bool
-		want     State // "" for forwarded
-		reason   string
-	}{
-		{listener: "tcp 0.0.0.0:22", want: Ignored, reason: "the settings ignore port 22/tcp"},
-		{listener: "udp 0.0.0.0:22"},
-		{listener: "udp 0.0.0.0:68", want: Ignored, reason: "the settings ignore port 68"},
-		{listener: "udp 0.0.0.0:5353"},
-		{listener: "tcp 0.0.0.0:5353", want: Ignored, reason: "the settings ignore port 5353"},
-		{listener: "tcp 0.0.0.0:6001", want: Denied, reason: "the settings deny port 6000-6010"},
-		{listener: "udp 0.0.0.0:40001", clients: true, want: Ignored, reason: "the kernel chose the UDP port: a client, unless a rule forwards it"},
-		{listener: "udp 0.0.0.0:40000", clients: true},
-		{listener: "tcp 0.0.0.0:2377", owner: message.Owner{Process: "dockerd"}, want: Ignored, reason: "the settings ignore the VM's own process dockerd"},
-		{listener: "tcp 0.0.0.0:80", owner: message.Owner{Process: "systemd-resolve"}, want: Ignored, reason: "the settings ignore the VM's own process systemd-*"},
-		{listener: "tcp 0.0.0.0:80", owner: message.Owner{Process: "dnsmasq", Container: "pihole"}},
-		{listener: "tcp 0.0.0.0:80", owner: message.Owner{Process: "docker-proxy"}},
-		{listener: "udp 224.0.0.251:80", want: Ignored, reason: "multicast and broadcast are not forwarded"},
-		{listener: "udp 255.255.255.255:80", want: Ignored, reason: "multicast and broadcast are not forwarded"},
-		{listener: "tcp [fe80::1]:80", want: Ignored, reason: "a link-local address of the VM"},
+	lan := netip.MustParseAddr("192.0.2.1")
+	for _, p := range []Policy{
+		{}, {Exposure: Mirror}, {Exposure: Loopback},
+		{Rules: []Rule{{}, {Ignore: true}, {HostAddress: wildcard4}, {First: 1, Last: 65535, HostPort: 1},
+			{First: 1, Last: 1, HostPort: 65535}, {First: 65535, Last: 65535, HostPort: 65535},
+			{Protocol: message.UDP, GuestAddress: wildcard6, Container: "web-*", Image: "*/nginx", Process: "[a-z]*", HostAddress: lan}}},
 	} {
-		l := listener(c.listener)
-		l.Owner, l.Ephemeral = c.owner, c.clients
-		got := p.plan(l)
-		if got.state != c.want || got.reason != c.reason || (c.want == "") != (len(got.binds) > 0) {
-			t.Errorf("%s %+v: %+v, want %q, %q", c.listener, c.owner, got, c.want, c.reason)
+		if err := p.Validate(); err != nil {
+			t.Errorf("%+v: %v", p, err)
+		}
+	}
+	for _, p := range []Policy{{Exposure: "world"}, {IgnoreProcesses: []string{"["}}} {
+		if p.Validate() == nil {
+			t.Errorf("%+v validates", p)
+		}
+	}
+	for _, r := range []Rule{
+		{Protocol: "sctp"}, {First: 1}, {Last: 1}, {First: 2, Last: 1}, {HostPort: 80},
+		{First: 1, Last: 2, HostPort: 65535}, {First: 1, Last: 65535, HostPort: 2},
+		{Ignore: true, HostAddress: lan}, {Ignore: true, First: 1, Last: 1, HostPort: 2},
+		{GuestAddress: netip.MustParseAddr("::ffff:127.0.0.1")}, {HostAddress: netip.MustParseAddr("fe80::1%eth0")},
+		{HostAddress: netip.MustParseAddr("224.0.0.1")}, {HostAddress: broadcast},
+		{Container: "["}, {Image: "["}, {Process: "["},
+	} {
+		r.Name = "ports.rules[7]"
+		if err := (Policy{Rules: []Rule{r}}).Validate(); err == nil || err.Error()[:len(r.Name)] != r.Name {
+			t.Errorf("%+v: %v", r, err)
 		}
 	}
 }
 
-// FuzzPlan: no listener makes the host bind wider than the guest did (H1).
-func FuzzPlan(f *testing.F) {
-	f.Add("0.0.0.0", uint16(80), false, false, false)
-	f.Add("::", uint16(80), true, true, true)
-	f.Add("::1", uint16(68), false, true, false)
-	f.Add("127.0.0.5", uint16(80), false, false, true)
-	f.Add("fe80::1%eth0", uint16(80), false, false, false)
-	f.Fuzz(func(t *testing.T, address string, port uint16, dual, twin, local bool) {
-		a, err := netip.ParseAddr(address)
-		if err != nil || a.Is4In6() || dual && a != wildcard6 {
-			t.Skip()
-		}
-		p := DefaultPolicy("linux")
-		p.LocalhostTwin = twin
-		if local {
-			p.Exposure = Loopback
-		}
-		for _, protocol := range []message.Protocol{message.TCP, message.UDP} {
-			l := message.Listener{Key: message.Key{Protocol: protocol, Address: a, Port: port, DualStack: dual}}
-			got := p.plan(l)
-			if _, ignored := firstMatch(p.IgnorePorts, l.Key); ignored && len(got.binds) > 0 {
-				t.Fatalf("%v is forwarded", l.Key)
-			}
-			for _, w := range got.binds {
-				wild := w.host.IsUnspecified()
-				if wild && (local || !a.IsUnspecified()) || local && !w.host.IsLoopback() ||
-					wild && w.host.Is4() && a.Is6() && !dual ||
-					!wild && !w.host.IsLoopback() && w.host != a ||
-					w.host.IsLoopback() && !a.IsLoopback() && !a.IsUnspecified() ||
-					w.guest.Port() != port || w.guest.Addr().IsUnspecified() {
-					t.Fatalf("%v: host %v, guest %v", l.Key, w.host, w.guest)
-				}
+// TestImages: a pattern may leave out what everybody leaves out.
+func TestImages(t *testing.T) {
+	for _, c := range []struct {
+		pattern string
+		match   []string
+		differ  []string
+	}{
+		{"nginx", []string{"nginx", "nginx:1.27", "library/nginx", "docker.io/library/nginx", "docker.io/library/nginx:1.27",
+			"nginx@sha256:0123", "nginx:1.27@sha256:0123"}, []string{"", "nginx2", "team/nginx", "ghcr.io/team/nginx", "sha256:0123"}},
+		{"nginx:1.27", []string{"nginx:1.27", "docker.io/library/nginx:1.27", "nginx:1.27@sha256:0123"}, []string{"nginx", "nginx:1.2", "nginx@sha256:0123"}},
+		{"nginx:latest", []string{"nginx", "docker.io/library/nginx"}, []string{"nginx:1.27", "nginx@sha256:0123"}},
+		{"docker.io/library/nginx", []string{"nginx", "nginx:1.27", "docker.io/library/nginx:1"}, []string{"quay.io/library/nginx"}},
+		{"team/app", []string{"team/app", "docker.io/team/app:2", "ghcr.io/team/app", "localhost:5000/team/app:1"}, []string{"app", "library/app"}},
+		{"app", []string{"localhost/app", "registry.example:5000/app:3", "localhost:5000/app"}, []string{"team/app"}},
+		{"ghcr.io/*/app:*", []string{"ghcr.io/team/app:1", "ghcr.io/team/app"}, []string{"team/app", "ghcr.io/a/b/app"}},
+		{"*", []string{"nginx", "localhost/app:1"}, []string{"", "ghcr.io/team/app"}},
+	} {
+		for _, image := range c.match {
+			if !matchImage(c.pattern, image) {
+				t.Errorf("%q does not match %q", c.pattern, image)
 			}
 		}
-	})
+		for _, image := range c.differ {
+			if matchImage(c.pattern, image) {
+				t.Errorf("%q matches %q", c.pattern, image)
+			}
+		}
+	}
 }

@@ -61,11 +61,13 @@ func (a *answerer) CarryUDP(conn *net.UDPConn, guest netip.AddrPort, keep func(n
 	}
 }
 
+func (a *answerer) CutRetired() {}
+
 // realRig is an engine on the real system, with links a and b.
 func realRig(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
 	logger, hook := logtest.NewNullLogger()
-	cfg := Config{Enabled: true, Policy: DefaultPolicy("linux"), Log: logger}
+	cfg := Config{Enabled: true, Log: logger}
 	if change != nil {
 		change(&cfg)
 	}

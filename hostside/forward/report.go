@@ -39,7 +39,8 @@ func (e *Engine) report(now time.Time) (lines []logLine, next time.Time) {
 		delete(e.dirty, f)
 		before := f.told
 		f.told.state, f.told.reason = f.state()
-		if before.state != f.told.state {
+		f.told.port = f.port()
+		if before.state != f.told.state || f.told.state == Open && before.port != f.told.port {
 			lines = append(lines, f.line(before, f.told))
 		}
 		changes = append(changes, Change{Forward: f.snapshot()})
@@ -56,13 +57,17 @@ type logLine struct {
 	text     string
 	link     string
 	listener message.Listener
+	port     uint16 // this machine's
 	why      string
 }
 
 // line words a change of state; the zero told is a forward that is not, or no
 // longer, there.
 func (f *forward) line(before, is told) logLine {
-	l := logLine{level: logrus.InfoLevel, link: f.link.name, listener: f.listener, why: is.reason}
+	l := logLine{level: logrus.InfoLevel, link: f.link.name, listener: f.listener, port: is.port, why: is.reason}
+	if over := is.state == "" || is.state == Denied || is.state == Ignored; over && before.state != "" {
+		l.port = before.port // the one that is let go
+	}
 	switch {
 	case is.state == Open && before.state == Conflict:
 		l.text = "conflict resolved, forward open"

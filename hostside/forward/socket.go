@@ -25,6 +25,7 @@ type slot struct {
 type route struct {
 	carrier Carrier // nil: nobody is there, newcomers are reset
 	guest   netip.AddrPort
+	all     bool // the guest listens on all addresses
 	stats   *link.Stats
 }
 
@@ -109,7 +110,7 @@ func (t *tcpSocket) accepted(conn *net.TCPConn) {
 		_ = conn.SetKeepAliveConfig(keepAlive)
 	}
 	guest := r.guest
-	if guest.Addr() == loopback4 {
+	if r.all && guest.Addr() == loopback4 {
 		// A wildcard listener answers on all of 127/8; let it see the address
 		// that its client used, as it would without us.
 		if local := addrOf(conn.LocalAddr()); local.IsLoopback() && local.Is4() {

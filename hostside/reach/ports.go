@@ -64,6 +64,14 @@ func (r *Reach) Ports() []Port {
 	return ports
 }
 
+// Forget drops what is remembered of a link that is no more. Flows that it still
+// has end with its session.
+func (r *Reach) Forget(link string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.guests, link)
+}
+
 // Bounds of what one guest can make this process keep or do.
 const (
 	// maxPorts is how many ports are remembered. A scan passes through here.

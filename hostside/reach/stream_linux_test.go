@@ -143,6 +143,8 @@ func (c *trap) CarryTCP(conn *net.TCPConn, _ netip.AddrPort, _ *link.Stats) {
 	reset(conn)
 }
 
+func (c *trap) CutRetired() {}
+
 func (c *trap) CarryUDP(conn *net.UDPConn, _ netip.AddrPort, _ func(netip.Addr) bool, _ *link.Stats) error {
 	defer conn.Close()
 	for {
@@ -160,7 +162,7 @@ func TestNoLoop(t *testing.T) {
 	if !isolate.InNetns(t) {
 		return
 	}
-	engine := forward.New(forward.Config{Enabled: true, Policy: forward.DefaultPolicy("linux"), Log: quiet()})
+	engine := forward.New(forward.Config{Enabled: true, Log: quiet()})
 	defer engine.Close()
 	carrier := &trap{}
 	engine.SetLink("other", carrier)

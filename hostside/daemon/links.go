@@ -1,0 +1,173 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+
+	"github.com/vmbridge/vmbridge/hostside/sandbox"
+	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
+	"github.com/vmbridge/vmbridge/vmbridge/transport"
+)
+
+// runningLink is a link of the settings and what was started for it.
+type runningLink struct {
+	Link
+	guest   *guest
+	sandbox *sandbox.Sandbox // the throw-away guest, where the link is one
+	key     string           // file of the key, where the link has one
+	err     error            // why the link could not be started
+
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+}
+
+// startLinks starts the first links. Without them there is nothing to run for:
+// one that cannot be started is an error.
+func (d *Daemon) startLinks(ctx context.Context) error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	d.running = ctx
+	for _, l := range d.current().Links {
+		started := d.startLink(l)
+		d.setLinks(append(d.linksNow(), started))
+		if started.err != nil {
+			return fmt.Errorf("link %s: %w", l.Name, started.err)
+		}
+	}
+	return nil
+}
+
+// stopLinks ends all links, at once, and refuses others.
+func (d *Daemon) stopLinks() error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	d.running = nil
+	return d.stop(d.linksNow())
+}
+
+// changeLinks brings the links in line with the settings; those that stay are not
+// touched. One that cannot be started says so in the status, and in the log, and
+// is tried again with the next change. applying is held.
+func (d *Daemon) changeLinks(wanted []Link) {
+	if d.running == nil || d.running.Err() != nil {
+		return
+	}
+	var stay, leave []*runningLink
+	for _, l := range d.linksNow() {
+		if l.err == nil && slices.Contains(wanted, l.Link) {
+			stay = append(stay, l)
+		} else {
+			leave = append(leave, l)
+		}
+	}
+	if err := d.stop(leave); err != nil {
+		d.config.Logger.WithError(err).Error("a link has not ended well")
+	}
+	links := make([]*runningLink, 0, len(wanted))
+	for _, w := range wanted {
+		i := slices.IndexFunc(stay, func(l *runningLink) bool { return l.Link == w })
+		if i >= 0 {
+			links = append(links, stay[i])
+			continue
+		}
+		started := d.startLink(w)
+		if started.err != nil {
+			started.guest.log.WithError(started.err).Error("the link cannot be started")
+		}
+		links = append(links, started)
+	}
+	d.setLinks(links)
+	d.guestNews()
+}
+
+func (d *Daemon) linksNow() []*runningLink {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.links
+}
+
+// setLinks replaces the list, which others may be reading.
+func (d *Daemon) setLinks(links []*runningLink) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.links = slices.Clip(links)
+}
+
+// stop ends links, all at once, and waits for them.
+func (d *Daemon) stop(links []*runningLink) error {
+	for _, l := range links {
+		l.cancel()
+	}
+	var errs []error
+	for _, l := range links {
+		l.work.Wait()
+		d.reach.Forget(l.Name)
+		if l.sandbox != nil {
+			errs = append(errs, l.sandbox.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// startLink makes what a link needs and keeps it up in the background.
+func (d *Daemon) startLink(link Link) *runningLink {
+	ctx, cancel := context.WithCancel(d.running)
+	l := &runningLink{Link: link, guest: newGuest(ctx, link, d), cancel: cancel}
+	if l.err = d.connect(ctx, l); l.err != nil {
+		l.guest.cannotStart(l.err)
+	}
+	return l
+}
+
+func (d *Daemon) connect(ctx context.Context, l *runningLink) error {
+	endpoint, err := transport.Parse(l.URL)
+	if err != nil {
+		return err
+	}
+	var key []byte
+	if endpoint.NeedsKey() || endpoint.Scheme() == transport.Sandbox {
+		k, file, err := d.linkKey(l.Link)
+		if err != nil {
+			return err
+		}
+		key, l.key = k[:], file
+	}
+	if endpoint.Scheme() == transport.Sandbox {
+		l.sandbox, err = sandbox.Start(ctx, sandbox.Config{
+			Name: l.Name, Home: d.config.Home, KeyFile: l.key, Logger: d.config.Logger,
+		})
+		if err != nil {
+			return err
+		}
+		if endpoint, err = transport.Parse(l.sandbox.URL()); err != nil {
+			return err
+		}
+	}
+	g := l.guest
+	if warning := endpoint.Warning(); warning != "" {
+		g.log.Warn(warning)
+	}
+	opts := transport.DialOptions{Stderr: func(line string) { g.log.WithField("stream", "stderr").Info(line) }}
+	l.work.Go(func() {
+		g.run(ctx, key, endpoint.MaxConns(), func(ctx context.Context) (net.Conn, error) { return endpoint.Dial(ctx, opts) })
+	})
+	return nil
+}
+
+// linkKey reads the link's key. The home's own is made when it is missing; a
+// file that the user named must be there.
+func (d *Daemon) linkKey(l Link) (key linkkey.Key, file string, err error) {
+	if l.KeyFile != "" {
+		key, err = linkkey.Load(l.KeyFile)
+		return key, l.KeyFile, err
+	}
+	if file, err = linkkey.Path(d.config.Home, l.Name); err != nil {
+		return key, "", err
+	}
+	key, err = linkkey.LoadOrCreate(file)
+	return key, file, err
+}
