@@ -41,9 +41,9 @@ type Daemon struct {
 	engine *forward.Engine
 	reach  *reach.Reach
 
-	news     chan struct{}   // GuestsChanged is due
-	applying sync.Mutex      // held by Apply, and while Run starts and ends the links
-	running  context.Context // of the links; nil before they start and when they are to end
+	news     chan struct{} // GuestsChanged is due
+	linksDue chan struct{} // the links are not those of the settings
+	applying sync.Mutex    // held by Apply
 
 	mu       sync.Mutex // guards the rest, for a moment only
 	settings Settings
@@ -61,6 +61,7 @@ func New(config Config) *Daemon {
 		}),
 		settings: s,
 		news:     make(chan struct{}, 1),
+		linksDue: make(chan struct{}, 1),
 		changed:  make(chan struct{}),
 	}
 	d.reach = reach.New(reach.Config{Policy: s.reachPolicy(), Own: d.engine.Holds, Log: config.Logger})
@@ -85,15 +86,16 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	defer cancel()
 	// The host's ports are free at once; the rest may take its time.
 	defer context.AfterFunc(ctx, d.engine.Close)()
+	defer func() { err = errors.Join(err, d.stop(d.linksNow())) }()
 	var work sync.WaitGroup
 	defer work.Wait()
+	defer cancel()
 	work.Go(func() { d.follow(ctx) })
 	work.Go(func() { d.tellOfGuests(ctx) })
-	defer func() { err = errors.Join(err, d.stopLinks()) }()
-	defer cancel()
 	if err := d.startLinks(ctx); err != nil {
 		return err
 	}
+	work.Go(func() { d.keepLinks(ctx) })
 	d.config.Logger.WithFields(logrus.Fields{
 		"version": d.config.Version, "home": d.config.Home, "host_networking": d.current().HostNetworking,
 	}).Info("daemon started")
@@ -130,9 +132,8 @@ func (d *Daemon) current() Settings {
 // Guest is what the isolation check needs to know of a link.
 type Guest struct {
 	Link string
-	// Up says that there is a session, and Told that the agent has told about
-	// itself in it; the rest is what it told.
-	Up, Told  bool
+	// Told says that the agent has told about itself; the rest is what it told.
+	Told      bool
 	Kernel    string
 	Isolation *message.Isolation // nil for an agent that does not know of it
 }
@@ -147,13 +148,17 @@ func (d *Daemon) Guests() []Guest {
 }
 
 // guestNews has GuestsChanged called.
-func (d *Daemon) guestNews() {
+func (d *Daemon) guestNews() { signal(d.news) }
+
+// signal makes sure that the channel's reader looks again.
+func signal(c chan struct{}) {
 	select {
-	case d.news <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
+// tellOfGuests calls GuestsChanged when it is due.
 func (d *Daemon) tellOfGuests(ctx context.Context) {
 	for {
 		select {
@@ -161,17 +166,17 @@ func (d *Daemon) tellOfGuests(ctx context.Context) {
 			return
 		case <-d.news:
 		}
-		var heard []chan struct{}
+		heard := map[*guest]chan struct{}{}
 		for _, l := range d.linksNow() {
-			if c := l.guest.takeUnjudged(); c != nil {
-				heard = append(heard, c)
+			if c := l.guest.unjudged(); c != nil {
+				heard[l.guest] = c
 			}
 		}
 		if d.config.GuestsChanged != nil {
 			d.config.GuestsChanged()
 		}
-		for _, c := range heard {
-			close(c)
+		for g, c := range heard {
+			g.judge(c)
 		}
 	}
 }

@@ -9,6 +9,15 @@
 // so that a restart of the agent does not take every port away and put it
 // back; then they close.
 //
-// The toggle opens and closes the engine and cuts the flows; links stay up
-// either way, so that turning it on takes effect at once.
+// Whoever keeps the settings passes them in as plain values (Settings), at the
+// start and whenever something has changed, and Apply does what differs. It closes
+// before it opens, touches no flow that a change is not about, and waits for no
+// link: links start and end in a goroutine of their own. The toggle opens and
+// closes the engine and cuts the flows; links stay up either way, so that turning
+// it on takes effect at once.
+//
+// What agents tell of isolation goes the other way: Guests lists it, and
+// GuestsChanged asks for a judgement, which comes back through Apply. Until the
+// first word of a session's agent has been judged, nothing that its guest listens
+// on is looked at, and the agent is not told that it may open flows.
 package daemon

@@ -48,12 +48,14 @@ type guest struct {
 	state   link.State
 	limits  Limits
 	agent   message.Agent
+	told    bool // agent is of this session, or of one that ended a moment ago
 	// judged is set when the agent has told about itself in this session, and
-	// closed when that has been judged; unjudged until somebody is about to.
+	// closed when that has been judged. Before, nothing of the guest is opened, and
+	// the agent is told nothing.
 	judged   chan struct{}
-	unjudged bool
+	isJudged bool
 	dropped  int         // listeners that the agent does not report
-	grace    *time.Timer // closes the forwards of a link that is down
+	grace    *time.Timer // forgets the guest of a link that is down
 
 	// reports is the session's, from Up to Down, and applied the goroutines that
 	// pass them on and tell the agent.
@@ -136,9 +138,8 @@ func (g *guest) Up(s *link.Session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.session, g.untold = s, []message.Host{g.host}
-	g.judged, g.unjudged = nil, false
+	g.judged, g.isJudged = nil, false
 	s.SetLimits(g.limits.Flows, g.limits.QueuedBytes)
-	g.startTelling()
 	if g.grace != nil {
 		g.grace.Stop()
 	}
@@ -163,7 +164,6 @@ func (g *guest) Down(*link.Session, error) {
 	g.mu.Lock()
 	g.session = nil
 	g.mu.Unlock()
-	g.news()
 	close(g.reports)
 	g.applied.Wait()
 	g.mu.Lock()
@@ -173,6 +173,8 @@ func (g *guest) Down(*link.Session, error) {
 		defer g.mu.Unlock()
 		if g.session == nil {
 			g.engine.LinkDown(g.name)
+			g.told = false
+			g.news()
 		}
 	})
 }
@@ -183,9 +185,9 @@ func (g *guest) Message(_ *link.Session, m message.Message) {
 	if m.Agent != nil {
 		news := g.judged == nil || !reflect.DeepEqual(g.agent.Isolation, m.Agent.Isolation)
 		if g.judged == nil {
-			g.judged, g.unjudged = make(chan struct{}), true
+			g.judged = make(chan struct{})
 		}
-		g.agent = *m.Agent
+		g.agent, g.told = *m.Agent, true
 		if news {
 			g.news()
 		}
@@ -200,27 +202,38 @@ func (g *guest) Message(_ *link.Session, m message.Message) {
 	}
 }
 
-// takeUnjudged gives what is to be closed when the agent's first words have been
+// unjudged is what is to be passed to judge when the agent's first words have been
 // judged; nil when they have been, or there are none.
-func (g *guest) takeUnjudged() chan struct{} {
+func (g *guest) unjudged() chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.unjudged {
+	if g.isJudged {
 		return nil
 	}
-	g.unjudged = false
 	return g.judged
 }
 
-// about tells what the isolation check needs to know.
+// judge lets the session begin whose agent has been judged.
+func (g *guest) judge(judged chan struct{}) {
+	close(judged)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.judged == judged {
+		g.isJudged = true
+		g.startTelling()
+	}
+}
+
+// about tells what the isolation check needs to know. What a guest has told holds
+// for a moment longer than its session: one that only restarts its agent shall not
+// open the others' ports for that moment.
 func (g *guest) about() Guest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := Guest{Link: g.name, Up: g.session != nil}
-	if a.Up && g.judged != nil {
-		a.Told, a.Kernel, a.Isolation = true, g.agent.Kernel, g.agent.Isolation
+	if !g.told {
+		return Guest{Link: g.name}
 	}
-	return a
+	return Guest{Link: g.name, Told: true, Kernel: g.agent.Kernel, Isolation: g.agent.Isolation}
 }
 
 // setLimits applies limits to the link and whatever it carries.
@@ -257,9 +270,9 @@ func (g *guest) tellHost(about message.Host) {
 	g.startTelling()
 }
 
-// startTelling is called with mu held, in a session.
+// startTelling is called with mu held.
 func (g *guest) startTelling() {
-	if !g.telling {
+	if !g.telling && g.isJudged && g.session != nil {
 		g.telling = true
 		g.applied.Go(g.tell)
 	}

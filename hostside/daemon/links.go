@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/sandbox"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
@@ -28,11 +29,8 @@ type runningLink struct {
 // startLinks starts the first links. Without them there is nothing to run for:
 // one that cannot be started is an error.
 func (d *Daemon) startLinks(ctx context.Context) error {
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	d.running = ctx
 	for _, l := range d.current().Links {
-		started := d.startLink(l)
+		started := d.startLink(ctx, l)
 		d.setLinks(append(d.linksNow(), started))
 		if started.err != nil {
 			return fmt.Errorf("link %s: %w", l.Name, started.err)
@@ -41,26 +39,42 @@ func (d *Daemon) startLinks(ctx context.Context) error {
 	return nil
 }
 
-// stopLinks ends all links, at once, and refuses others.
-func (d *Daemon) stopLinks() error {
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	d.running = nil
-	return d.stop(d.linksNow())
+// retryLinks is how long a link that could not be started waits for the next try.
+const retryLinks = 5 * time.Second
+
+// keepLinks keeps the links to the settings until ctx ends. It has a goroutine of
+// its own, because a link may take its time to start or to end, which must not
+// hold up what else the settings say.
+func (d *Daemon) keepLinks(ctx context.Context) {
+	for {
+		var again <-chan time.Time
+		if slices.ContainsFunc(d.linksNow(), func(l *runningLink) bool { return l.err != nil }) {
+			again = time.After(retryLinks)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.linksDue:
+		case <-again:
+		}
+		d.changeLinks(ctx, d.current().Links)
+	}
 }
 
 // changeLinks brings the links in line with the settings; those that stay are not
-// touched. One that cannot be started says so in the status, and in the log, and
-// is tried again with the next change. applying is held.
-func (d *Daemon) changeLinks(wanted []Link) {
-	if d.running == nil || d.running.Err() != nil {
-		return
+// touched. One that cannot be started says so in the status, and once in the log.
+func (d *Daemon) changeLinks(ctx context.Context, wanted []Link) {
+	before := d.linksNow()
+	find := func(w Link) *runningLink {
+		i := slices.IndexFunc(before, func(l *runningLink) bool { return l.Link == w })
+		if i < 0 {
+			return nil
+		}
+		return before[i]
 	}
-	var stay, leave []*runningLink
-	for _, l := range d.linksNow() {
-		if l.err == nil && slices.Contains(wanted, l.Link) {
-			stay = append(stay, l)
-		} else {
+	var leave []*runningLink
+	for _, l := range before {
+		if l.err != nil || !slices.Contains(wanted, l.Link) {
 			leave = append(leave, l)
 		}
 	}
@@ -69,19 +83,21 @@ func (d *Daemon) changeLinks(wanted []Link) {
 	}
 	links := make([]*runningLink, 0, len(wanted))
 	for _, w := range wanted {
-		i := slices.IndexFunc(stay, func(l *runningLink) bool { return l.Link == w })
-		if i >= 0 {
-			links = append(links, stay[i])
+		old := find(w)
+		if old != nil && old.err == nil {
+			links = append(links, old)
 			continue
 		}
-		started := d.startLink(w)
-		if started.err != nil {
-			started.guest.log.WithError(started.err).Error("the link cannot be started")
+		l := d.startLink(ctx, w)
+		if l.err != nil && (old == nil || old.err.Error() != l.err.Error()) {
+			l.guest.log.WithError(l.err).Error("the link cannot be started; trying again")
 		}
-		links = append(links, started)
+		links = append(links, l)
 	}
 	d.setLinks(links)
-	d.guestNews()
+	if len(leave) > 0 {
+		d.guestNews()
+	}
 }
 
 func (d *Daemon) linksNow() []*runningLink {
@@ -114,8 +130,8 @@ func (d *Daemon) stop(links []*runningLink) error {
 }
 
 // startLink makes what a link needs and keeps it up in the background.
-func (d *Daemon) startLink(link Link) *runningLink {
-	ctx, cancel := context.WithCancel(d.running)
+func (d *Daemon) startLink(ctx context.Context, link Link) *runningLink {
+	ctx, cancel := context.WithCancel(ctx)
 	l := &runningLink{Link: link, guest: newGuest(ctx, link, d), cancel: cancel}
 	if l.err = d.connect(ctx, l); l.err != nil {
 		l.guest.cannotStart(l.err)

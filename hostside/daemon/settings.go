@@ -75,7 +75,8 @@ func (d *Daemon) aboutHost(s Settings) message.Host {
 }
 
 // Apply makes the daemon do what the settings say. It changes what differs from
-// before and nothing else; what is to close is closed when it returns.
+// before and nothing else; what is to close is closed when it returns. Links follow
+// a moment later.
 func (d *Daemon) Apply(s Settings) {
 	d.applying.Lock()
 	defer d.applying.Unlock()
@@ -108,7 +109,9 @@ func (d *Daemon) Apply(s Settings) {
 			l.guest.setLimits(s.Limits)
 		}
 	}
-	d.changeLinks(s.Links)
+	if !reflect.DeepEqual(before, s) { // whatever it is, a link that could not be started may start now
+		signal(d.linksDue)
+	}
 	if !before.on() && s.on() {
 		d.engine.Enable(true)
 	}
