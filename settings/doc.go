@@ -40,12 +40,13 @@
 // that does not exist is no policy.
 //
 // The Store (store.go, edit.go) holds what is in force. When the user's file goes
-// bad, its last good content stays, and Effective.FileError says what is wrong;
-// a new policy counts all the same. Set and Unset work on the file's text, so
-// comments and order stay (package yamledit); they read the file anew under its
-// lock, so that two writers lose nothing, and check the whole of what comes out
-// before it takes the old one's place. Whether a key is locked is asked of the
-// policy as it is at that moment.
+// bad, its last good content stays, and Effective.FileError says what is wrong; a
+// new policy counts all the same. A file that is away or empty may be in the middle
+// of being rewritten: what it said holds until Reload is told otherwise. Set and
+// Unset work on the file's text, so comments and order stay (package yamledit);
+// they read the file anew under its lock, so that two writers lose nothing, and
+// check the whole of what comes out before it takes the old one's place. Whether a
+// key is locked is asked of the policy as it is at that moment.
 //
 // Effective is made anew at each change and then never changes, so readers need
 // no lock. The Store watches nothing itself: Paths says what to watch, and

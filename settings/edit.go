@@ -58,13 +58,13 @@ func (s *Store) edit(k key, n *yaml.Node) error {
 	if err != nil && !errors.Is(err, errUnchanged) {
 		return err // which names the file already
 	}
-	s.refresh()
+	s.refresh(written)
 	return nil
 }
 
 // checkLock looks at the policy as it is now.
 func (s *Store) checkLock(key string) error {
-	s.refresh()
+	s.refresh(unsettled)
 	e := s.now.Load()
 	if !e.Value(key).Locked {
 		return nil

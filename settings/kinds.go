@@ -171,7 +171,7 @@ func got(n *yaml.Node) string {
 		return ", not empty"
 	case len(n.Value) > 100:
 		return fmt.Sprintf(", not a text of %d bytes", len(n.Value))
-	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0:
 		return fmt.Sprintf(", not the text %q", n.Value)
 	}
 	return fmt.Sprintf(", not %q", n.Value)

@@ -12,6 +12,7 @@ import (
 
 // policy is what the administrator says.
 type policy struct {
+	exists   bool
 	locked   layer
 	defaults layer // where the user says nothing
 	err      error // why the file cannot be used
@@ -43,7 +44,7 @@ func readPolicy(path string) policy {
 // unusable is what a policy that cannot be used comes to.
 func unusable(path string, err error) policy {
 	off := &layered{node: boolean().node(false), origin: OriginPolicy, place: path, locked: true}
-	return policy{locked: layer{enabledKey: off}, err: err}
+	return policy{exists: true, locked: layer{enabledKey: off}, err: err}
 }
 
 // The keys that are more than a line of the table.
@@ -58,7 +59,7 @@ func parsePolicy(path string, data []byte) (policy, error) {
 	if err != nil {
 		return policy{}, from(path, err)
 	}
-	p := policy{locked: make(layer), defaults: make(layer)}
+	p := policy{exists: true, locked: make(layer), defaults: make(layer)}
 	err = walk(root, "", true, func(k key, name, value *yaml.Node) error {
 		if p.locked[k.name] != nil || p.defaults[k.name] != nil { // once flat, once nested
 			return &Error{Line: name.Line, Key: k.name, Err: errAppearsTwice}

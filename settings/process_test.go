@@ -53,7 +53,7 @@ func writer(spec []string) error {
 		if i == 0 {
 			fmt.Println("set")
 		}
-		e, _ := s.Reload()
+		e, _ := s.Reload(true)
 		for _, v := range e.Values {
 			if v.Key == key && v.Value != want {
 				return fmt.Errorf("%s: %s was lost: it is %s", key, want, v.Value)

@@ -76,7 +76,7 @@ func rule(n *yaml.Node) (Rule, error) {
 		"image":         into(&r.Image, pattern),
 		"process":       into(&r.Process, pattern),
 		"action":        into(&r.Action, oneOf(Forward, Ignore).read),
-		"host_address":  into(&r.HostAddress, address),
+		"host_address":  into(&r.HostAddress, hostAddress),
 		"host_port":     func(n *yaml.Node) (err error) { hostFirst, hostLast, err = rulePorts(n); return err },
 	}
 	for _, name := range ruleMembers {
@@ -141,6 +141,15 @@ func address(n *yaml.Node) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("must be an IP address without a zone, not %q", s)
 	}
 	return a.Unmap(), nil
+}
+
+// hostAddress takes an address that this machine may listen on.
+func hostAddress(n *yaml.Node) (netip.Addr, error) {
+	a, err := address(n)
+	if err == nil && (a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})) {
+		return netip.Addr{}, fmt.Errorf("nobody can listen on %s, which is for multicast or broadcast", a)
+	}
+	return a, err
 }
 
 // ruleNode writes a rule on one line.

@@ -30,6 +30,9 @@ type Effective struct {
 	PolicyError error // why the policy file cannot be used; host networking is off and locked then
 	FileError   error // what is wrong with the user's file, whose last good content is in force
 	Warnings    []string
+	// Held says that a file has nothing to say any more, and that what it said is
+	// still in force: see Store.Reload.
+	Held bool
 }
 
 // Value finds the value of a key, which is the zero Value when there is no such
@@ -58,6 +61,7 @@ type Store struct {
 
 	mu       sync.Mutex // guards what follows, and the order of what now gets
 	flags    layer
+	policy   policy     // the one in force
 	file     layer      // the last good one
 	reported *Effective // by Reload
 }
@@ -79,7 +83,7 @@ func Open(sources Sources) (*Store, error) {
 			return nil, err
 		}
 	}
-	s.refresh()
+	s.refresh(settled)
 	s.reported = s.now.Load()
 	if err := s.reported.FileError; err != nil {
 		return nil, err
@@ -93,10 +97,19 @@ func (s *Store) Effective() Effective { return *s.now.Load() }
 // Reload reads the files again. It tells whether anything differs from what the
 // Reload before gave (the first time, from what Open read), so that one who
 // follows the settings with it also learns what Set, Unset and DropFlag changed.
-func (s *Store) Reload() (Effective, bool) {
+//
+// A file that is being rewritten may be absent or empty for a moment, in which
+// nothing is to be opened or cut. So what a policy said that is gone, and a user's
+// file that is gone or empty, stays in force, as Effective.Held tells, until Reload
+// is told that the files have settled. What either says is never held up.
+func (s *Store) Reload(filesSettled bool) (Effective, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refreshLocked()
+	if filesSettled {
+		s.refreshLocked(settled)
+	} else {
+		s.refreshLocked(unsettled)
+	}
 	now := s.now.Load()
 	changed := !same(s.reported, now)
 	s.reported = now
@@ -108,7 +121,7 @@ func (s *Store) DropFlag(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.flags, key)
-	s.refreshLocked()
+	s.refreshLocked(unsettled)
 }
 
 // Paths lists the files to watch.
@@ -120,35 +133,56 @@ func (s *Store) Paths() []string {
 	return paths
 }
 
+// belief says which files are believed to have nothing to say any more.
+type belief int
+
+const (
+	unsettled belief = iota // neither
+	written                 // the user's file, which we have written ourselves
+	settled                 // both
+)
+
 // refresh puts into force what the files say now.
-func (s *Store) refresh() {
+func (s *Store) refresh(b belief) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refreshLocked()
+	s.refreshLocked(b)
 }
 
-func (s *Store) refreshLocked() {
+func (s *Store) refreshLocked(b belief) {
+	held := false
 	p := readPolicy(s.sources.Policy)
 	if err := s.checkLinks(p.locked); err != nil {
 		p = unusable(s.sources.Policy, err)
 	} else if err := s.checkLinks(p.defaults); err != nil {
 		p = unusable(s.sources.Policy, err)
 	}
-	file, err := s.loadFile()
-	if err == nil {
+	if s.policy.exists && !p.exists && b != settled {
+		held = true
+	} else {
+		s.policy = p
+	}
+	file, empty, err := s.loadFile()
+	switch {
+	case err != nil:
+	case empty && len(s.file) > 0 && b == unsettled:
+		held = true
+	default:
 		s.file = file
 	}
-	e := &Effective{Path: s.sources.Path, PolicyPath: s.sources.Policy, PolicyError: p.err, FileError: err, Warnings: s.warnings}
-	e.Settings, e.Values = merge(p, s.file, s.environ, s.flags)
+	e := &Effective{Path: s.sources.Path, PolicyPath: s.sources.Policy, PolicyError: s.policy.err, FileError: err, Warnings: s.warnings, Held: held}
+	e.Settings, e.Values = merge(s.policy, s.file, s.environ, s.flags)
 	s.now.Store(e)
 }
 
-func (s *Store) loadFile() (layer, error) {
+// loadFile reads the user's file, and tells whether it is empty or not there.
+func (s *Store) loadFile() (l layer, empty bool, err error) {
 	data, err := readFile(s.sources.Path)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return s.parse(data)
+	l, err = s.parse(data)
+	return l, len(data) == 0, err
 }
 
 // parse reads the text of the user's file.

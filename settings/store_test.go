@@ -16,26 +16,26 @@ func TestLastGoodStays(t *testing.T) {
 	path := write(t, "exposure: loopback\nlimits: {flows: 5}\n")
 	s := open(t, Sources{Path: path})
 	rewrite(t, path, "exposure: wide\nlimits: {flows: 6}\n")
-	e, changed := s.Reload()
+	e, changed := s.Reload(true)
 	if want := path + `:1: exposure: must be mirror or loopback, not "wide"`; !changed || e.FileError == nil || e.FileError.Error() != want {
 		t.Errorf("changed %t, %v; want %s", changed, e.FileError, want)
 	}
 	if e.Exposure != Loopback || e.Limits.Flows != 5 {
 		t.Errorf("in force: %+v", e.Settings)
 	}
-	if _, changed := s.Reload(); changed {
+	if _, changed := s.Reload(true); changed {
 		t.Error("the same mistake is a change")
 	}
 	rewrite(t, path, "\nexposure: wide\n")
-	if _, changed := s.Reload(); !changed {
+	if _, changed := s.Reload(true); !changed {
 		t.Error("a mistake elsewhere is no change")
 	}
 	rewrite(t, path, "exposure: loopback\nlimits: {flows: 6}\n")
-	if e, changed := s.Reload(); !changed || e.FileError != nil || e.Limits.Flows != 6 {
+	if e, changed := s.Reload(true); !changed || e.FileError != nil || e.Limits.Flows != 6 {
 		t.Errorf("mended: changed %t, %v, %+v", changed, e.FileError, e.Limits)
 	}
 	remove(t, path)
-	if e, changed := s.Reload(); !changed || e.FileError != nil || e.Exposure != Mirror {
+	if e, changed := s.Reload(true); !changed || e.FileError != nil || e.Exposure != Mirror {
 		t.Errorf("no file: changed %t, %v, %s", changed, e.FileError, e.Exposure)
 	}
 }
@@ -48,15 +48,15 @@ func TestPolicyCountsWhileTheFileIsBad(t *testing.T) {
 	}
 	rewrite(t, path, "[")
 	rewrite(t, policyPath, `{"host_networking.enabled": {"locked": true, "value": false}}`)
-	if e, changed := s.Reload(); !changed || e.HostNetworking.Enabled || e.FileError == nil || e.PolicyError != nil {
+	if e, changed := s.Reload(true); !changed || e.HostNetworking.Enabled || e.FileError == nil || e.PolicyError != nil {
 		t.Errorf("changed %t, on %t, %v, %v", changed, e.HostNetworking.Enabled, e.FileError, e.PolicyError)
 	}
 	rewrite(t, policyPath, `{`)
-	if e, changed := s.Reload(); !changed || e.HostNetworking.Enabled || e.PolicyError == nil {
+	if e, changed := s.Reload(true); !changed || e.HostNetworking.Enabled || e.PolicyError == nil {
 		t.Errorf("broken: changed %t, on %t, %v", changed, e.HostNetworking.Enabled, e.PolicyError)
 	}
 	remove(t, policyPath)
-	if e, changed := s.Reload(); !changed || !e.HostNetworking.Enabled || e.PolicyError != nil {
+	if e, changed := s.Reload(true); !changed || !e.HostNetworking.Enabled || e.PolicyError != nil {
 		t.Errorf("none: changed %t, on %t, %v", changed, e.HostNetworking.Enabled, e.PolicyError)
 	}
 	if want := []string{path, policyPath}; !slices.Equal(s.Paths(), want) {
@@ -67,16 +67,16 @@ func TestPolicyCountsWhileTheFileIsBad(t *testing.T) {
 // Who follows the settings with Reload also learns what the store itself did.
 func TestReloadTellsOfOwnChanges(t *testing.T) {
 	s := open(t, Sources{Path: write(t, ""), Flags: []Flag{{"--enable", enabledKey, "true"}}})
-	if _, changed := s.Reload(); changed {
+	if _, changed := s.Reload(true); changed {
 		t.Error("a change since Open")
 	}
 	if err := s.Set("exposure", "loopback"); err != nil {
 		t.Fatal(err)
 	}
-	if e, changed := s.Reload(); !changed || e.Exposure != Loopback {
+	if e, changed := s.Reload(true); !changed || e.Exposure != Loopback {
 		t.Error("Set is no change")
 	}
-	if _, changed := s.Reload(); changed {
+	if _, changed := s.Reload(true); changed {
 		t.Error("Set is two changes")
 	}
 	// disable, after up --enable.
@@ -90,7 +90,7 @@ func TestReloadTellsOfOwnChanges(t *testing.T) {
 	if s.Effective().HostNetworking.Enabled {
 		t.Error("the flag still counts")
 	}
-	if e, changed := s.Reload(); !changed || e.HostNetworking.Enabled {
+	if e, changed := s.Reload(true); !changed || e.HostNetworking.Enabled {
 		t.Errorf("changed %t, on %t", changed, e.HostNetworking.Enabled)
 	}
 }
@@ -114,7 +114,7 @@ func TestStoreAtOnce(t *testing.T) {
 					t.Error("the values are of another state than the settings")
 					return
 				}
-				s.Reload()
+				s.Reload(true)
 				s.DropFlag("exposure")
 				s.Paths()
 			}
@@ -184,7 +184,50 @@ func TestCheckLink(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if now, _ := s.Reload(); len(now.Links) != 1 || now.FileError == nil {
+	if now, _ := s.Reload(true); len(now.Links) != 1 || now.FileError == nil {
 		t.Errorf("after the file went bad: %+v, %v", now.Links, now.FileError)
+	}
+}
+
+// What a file said that is being rewritten, and so is away or empty for a moment,
+// stays in force until the files have settled; what a file says counts at once.
+func TestGoneForAMoment(t *testing.T) {
+	const off = `{"host_networking.enabled": {"locked": true, "value": false}}`
+	path, policyPath := write(t, "host_networking: {enabled: true}\n"), writePolicy(t, off)
+	s := open(t, Sources{Path: path, Policy: policyPath})
+	expect := func(when string, settled, on, held bool) {
+		t.Helper()
+		if e, _ := s.Reload(settled); e.HostNetworking.Enabled != on || e.Held != held {
+			t.Errorf("%s: on %t, held %t, want %t, %t", when, e.HostNetworking.Enabled, e.Held, on, held)
+		}
+	}
+	remove(t, policyPath)
+	expect("the policy is away", false, false, true)
+	var locked *LockedError
+	if err := s.Set("host_networking.enabled", "true"); !errors.As(err, &locked) {
+		t.Errorf("set while the policy is away: %v, want a *LockedError", err)
+	}
+	rewrite(t, policyPath, "")
+	expect("it is empty, which is no policy", false, false, false)
+	remove(t, policyPath)
+	expect("a bad one is away", false, false, true)
+	expect("it stays away", true, true, false)
+
+	rewrite(t, path, "")
+	expect("the file is empty", false, true, true)
+	rewrite(t, policyPath, off)
+	expect("a policy comes while the file is empty", false, false, true)
+	remove(t, policyPath)
+	remove(t, path)
+	expect("both are away", false, false, true)
+	rewrite(t, path, "host_networking: {enabled: true}\n")
+	expect("the file is back", false, false, true)
+	expect("the policy stays away", true, true, false)
+
+	if err := s.Unset("host_networking.enabled"); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.Effective(); e.HostNetworking.Enabled || e.Held {
+		t.Errorf("after Unset: on %t, held %t", e.HostNetworking.Enabled, e.Held)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,7 @@ type controller struct {
 	mu       sync.Mutex
 	evidence isolation.Host
 	verdict  isolation.Verdict
+	off      string   // why host networking stays off, whatever the settings say
 	warned   []string // what has been logged
 }
 
@@ -93,8 +95,8 @@ func (c *controller) toggle(now settings.Effective) (state, reason string) {
 		return control.Blocked, unusablePolicy(now).Error()
 	case !now.HostNetworking.Enabled && now.Value(enabledKey).Locked:
 		return control.Off, "the administrator's policy says so: " + now.PolicyPath
-	case !now.HostNetworking.Enabled:
-		return control.Off, ""
+	case !now.HostNetworking.Enabled || c.off != "":
+		return control.Off, c.off
 	case refusal != nil:
 		return control.Blocked, refusal.Error()
 	}
@@ -118,9 +120,9 @@ func unusablePolicy(now settings.Effective) error {
 	return fmt.Errorf("host networking stays off, because the administrator's policy cannot be used: %w", now.PolicyError)
 }
 
-// settleTime is how long evidence that is gone must stay away before anything is
-// opened for it: a file that is being rewritten is absent, or cut short, for a
-// moment.
+// settleTime is how long evidence and settings that are gone must stay away before
+// anything is opened, or cut, for it: a file that is being rewritten is absent, or
+// cut short, for a moment.
 const settleTime = 500 * time.Millisecond
 
 // follow applies every change of the files until ctx ends.
@@ -146,16 +148,18 @@ func (c *controller) follow(ctx context.Context) {
 }
 
 // look reads the files and applies what they say. It is false where it did not yet
-// believe that evidence of isolation is gone; settled says that it may.
+// believe that evidence of isolation, a policy, or all settings, are gone; settled
+// says that it may.
 func (c *controller) look(settled bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, changed := c.store.Reload(); changed {
+	now, changed := c.store.Reload(settled)
+	if changed {
 		c.log.Info("the settings have changed")
 	}
 	believed := c.believe(c.locations.Read(), settled)
 	c.apply()
-	return believed
+	return believed && !now.Held
 }
 
 // believe takes over new evidence, but for the end of isolation.
@@ -175,8 +179,9 @@ func (c *controller) paths() []string {
 	return slices.Concat(c.store.Paths(), c.locations.Paths())
 }
 
-// guestsChanged hears that what the guests tell may have changed.
-func (c *controller) guestsChanged() {
+// again applies what holds now: something has changed that is in no file, such as
+// what the guests tell.
+func (c *controller) again() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.apply()
@@ -200,55 +205,106 @@ func (c *controller) apply() {
 // SetEnabled implements control.Keeper. It is the last word, whatever a flag said
 // at the start; a variable of the environment would be back at the next one.
 func (c *controller) SetEnabled(_ context.Context, enabled bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return c.setEnabled(strconv.FormatBool(enabled))
 }
 
+// setEnabled takes the value as text, which may be none.
 func (c *controller) setEnabled(value string) error {
-	now := c.store.Effective()
-	switch v := now.Value(enabledKey); {
-	case now.PolicyError != nil:
-		return fmt.Errorf("%w: %w", control.ErrRefused, unusablePolicy(now))
-	case v.Origin == settings.OriginEnvironment && v.Value != value:
-		return fmt.Errorf("%s=%s is in the environment of vmbridge and outranks this: start vmbridge without it", v.Place, v.Value)
-	}
-	if value == "true" {
-		c.believe(c.locations.Read(), false)
-		c.work()
-		if err := c.verdict.Refusal(); err != nil {
-			return fmt.Errorf("%w: %w", control.ErrRefused, err)
+	write := func() error {
+		if err := c.store.Set(enabledKey, value); err != nil {
+			return err
 		}
+		c.store.DropFlag(enabledKey)
+		c.stayOff("")
+		return nil
 	}
-	if err := c.store.Set(enabledKey, value); err != nil {
-		return kindOf(err)
+	if !strings.EqualFold(value, "false") {
+		if err := c.mayEnable(value); err != nil {
+			return err
+		}
+		return c.change(write)
 	}
-	c.store.DropFlag(enabledKey)
-	c.apply()
+	v := c.store.Effective().Value(enabledKey)
+	if v.Locked {
+		return c.change(write) // which says so
+	}
+	keep := func() error {
+		if err := outranked(v, value); err != nil {
+			return err
+		}
+		return c.change(write)
+	}
+	if c.daemon == nil {
+		return keep()
+	}
+	// Off comes first, and does not depend on a file.
+	c.stayOff("vmbridge disable has turned it off")
+	c.again()
+	if err := keep(); err != nil {
+		c.stayOff("vmbridge disable has turned it off for this run; it could not be kept: " + err.Error())
+		c.again()
+		return fmt.Errorf("host networking is off for this run of vmbridge, but that could not be kept: %w", err)
+	}
 	return nil
+}
+
+// stayOff keeps host networking off for a reason, until it is empty.
+func (c *controller) stayOff(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off = reason
+}
+
+// mayEnable tells what forbids the value, other than that it is locked.
+func (c *controller) mayEnable(value string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.store.Effective()
+	if now.PolicyError != nil {
+		return fmt.Errorf("%w: %w", control.ErrRefused, unusablePolicy(now))
+	}
+	if err := outranked(now.Value(enabledKey), value); err != nil {
+		return err
+	}
+	c.believe(c.locations.Read(), false)
+	c.work()
+	if err := c.verdict.Refusal(); err != nil {
+		return fmt.Errorf("%w: %w", control.ErrRefused, err)
+	}
+	return nil
+}
+
+// outranked says that a variable holds another value, which would be back at the
+// next start.
+func outranked(v settings.Value, value string) error {
+	if v.Origin != settings.OriginEnvironment || strings.EqualFold(v.Value, value) {
+		return nil
+	}
+	return fmt.Errorf("%s=%s is in the environment of vmbridge and outranks this: start vmbridge without it", v.Place, v.Value)
 }
 
 // Set implements control.Keeper.
 func (c *controller) Set(_ context.Context, key, value string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if key == enabledKey {
 		return c.setEnabled(value)
 	}
-	if err := c.store.Set(key, value); err != nil {
-		return kindOf(err)
-	}
-	c.apply()
-	return nil
+	return c.change(func() error { return c.store.Set(key, value) })
 }
 
 // Unset implements control.Keeper.
 func (c *controller) Unset(_ context.Context, key string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.store.Unset(key); err != nil {
+	return c.change(func() error { return c.store.Unset(key) })
+}
+
+// change makes a change of the store and applies it. mu is not held while the file
+// is written: another program may keep its lock for seconds, which must not hold up
+// what a policy or isolation closes.
+func (c *controller) change(do func() error) error {
+	if err := do(); err != nil {
 		return kindOf(err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.apply()
 	return nil
 }
@@ -260,7 +316,8 @@ func kindOf(err error) error {
 	switch {
 	case errors.As(err, &locked):
 		return fmt.Errorf("%w: %w", control.ErrRefused, err)
-	case errors.Is(err, settings.ErrUnknownKey), errors.As(err, &wrong) && wrong.Path == "":
+	case errors.As(err, &wrong) && wrong.Path != "": // a mistake in the file, not in what was asked for
+	case wrong != nil, errors.Is(err, settings.ErrUnknownKey):
 		return fmt.Errorf("%w: %w", control.ErrInvalid, err)
 	}
 	return err

@@ -16,7 +16,8 @@ import (
 // without one the files.
 type keeper struct {
 	changer
-	settings control.Settings // as they were when the command began
+	read     func(context.Context) (control.Settings, error)
+	settings control.Settings // as they were read last
 	offline  bool
 }
 
@@ -27,7 +28,9 @@ type changer interface {
 	Unset(ctx context.Context, key string) error
 }
 
-func openKeeper(ctx context.Context) (*keeper, error) {
+// openKeeper finds the settings. Those who are about to change them get the home
+// made where it does not exist.
+func openKeeper(ctx context.Context, toChange bool) (*keeper, error) {
 	home, err := control.DefaultHome()
 	if err != nil {
 		return nil, err
@@ -35,13 +38,15 @@ func openKeeper(ctx context.Context) (*keeper, error) {
 	client := control.NewClient(home)
 	now, err := client.Settings(ctx)
 	if err == nil {
-		return &keeper{changer: client, settings: now}, nil
+		return &keeper{changer: client, read: client.Settings, settings: now}, nil
 	}
 	if !errors.Is(err, control.ErrNotRunning) {
 		return nil, err
 	}
-	if err := control.MakeHome(home); err != nil {
-		return nil, err
+	if toChange {
+		if err := control.MakeHome(home); err != nil {
+			return nil, err
+		}
 	}
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
@@ -49,7 +54,8 @@ func openKeeper(ctx context.Context) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &keeper{changer: c, settings: c.Settings(), offline: true}, nil
+	read := func(context.Context) (control.Settings, error) { return c.Settings(), nil }
+	return &keeper{changer: c, read: read, settings: c.Settings(), offline: true}, nil
 }
 
 // setting finds a key.
@@ -64,11 +70,6 @@ func (k *keeper) setting(key string) (control.Setting, error) {
 
 // reread brings settings up to date.
 func (k *keeper) reread(ctx context.Context) (err error) {
-	switch from := k.changer.(type) {
-	case *control.Client:
-		k.settings, err = from.Settings(ctx)
-	case *controller:
-		k.settings = from.Settings()
-	}
+	k.settings, err = k.read(ctx)
 	return err
 }

@@ -63,7 +63,8 @@ func command(t *testing.T, home string, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(dir, "vmbridge"), args...)
-	cmd.Env = append(os.Environ(), "VMBRIDGE_HOME="+home)
+	// The race detector would have each program wait for a second before it ends.
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "VMBRIDGE_HOME="+home)
 	return cmd
 }
 
@@ -78,6 +79,18 @@ func invoke(t *testing.T, home string, args ...string) (status int, stdout, stde
 		t.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), errOut.String()
+}
+
+// stop interrupts a daemon and waits for it.
+func stop(t *testing.T, daemon *exec.Cmd) {
+	t.Helper()
+	if daemon.ProcessState != nil {
+		return
+	}
+	daemon.Process.Signal(os.Interrupt)
+	if err := daemon.Wait(); err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
 }
 
 // wantError checks for an exit status and one line that says certain things.

@@ -32,7 +32,7 @@ func serve(ctx context.Context, p plan, stdout io.Writer) error {
 		Home:          p.home,
 		Settings:      first,
 		Keeper:        c,
-		GuestsChanged: c.guestsChanged,
+		GuestsChanged: c.again,
 		Logger:        p.logger,
 		Version:       program.Version(version),
 		Ready:         func() { writeBanner(stdout, first, len(c.store.Effective().Links) == 0) },

@@ -37,7 +37,7 @@ func settingsListCommand() *cobra.Command {
 		Short: "List every setting with its value, its default, where it comes from and whether it is locked",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			k, err := openKeeper(cmd.Context())
+			k, err := openKeeper(cmd.Context(), false)
 			if err != nil {
 				return fmt.Errorf("settings list: %w", err)
 			}
@@ -80,7 +80,7 @@ func settingsGetCommand() *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeSettings,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := openKeeper(cmd.Context())
+			k, err := openKeeper(cmd.Context(), false)
 			if err != nil {
 				return fmt.Errorf("settings get: %w", err)
 			}
@@ -129,7 +129,7 @@ func settingsUnsetCommand() *cobra.Command {
 
 // changeSetting makes a change and shows what came of it.
 func changeSetting(cmd *cobra.Command, name, key string, change func(*keeper) error) error {
-	k, err := openKeeper(cmd.Context())
+	k, err := openKeeper(cmd.Context(), true)
 	if err == nil {
 		_, err = k.setting(key)
 	}

@@ -16,7 +16,7 @@ func toggleCommand(name, short string, enabled bool) *cobra.Command {
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			k, err := openKeeper(cmd.Context())
+			k, err := openKeeper(cmd.Context(), true)
 			if err == nil {
 				err = k.SetEnabled(cmd.Context(), enabled)
 			}

@@ -62,18 +62,6 @@ func startUp(t *testing.T, home string, args ...string) (daemon *exec.Cmd, stdou
 	return daemon, stdout, stderr
 }
 
-// stop interrupts a daemon and waits for it.
-func stop(t *testing.T, daemon *exec.Cmd) {
-	t.Helper()
-	if daemon.ProcessState != nil {
-		return
-	}
-	daemon.Process.Signal(os.Interrupt)
-	if err := daemon.Wait(); err != nil {
-		t.Errorf("the daemon ended with %v", err)
-	}
-}
-
 // freePort is a TCP port that nobody had a moment ago.
 func freePort(t *testing.T) int {
 	t.Helper()

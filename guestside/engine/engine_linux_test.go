@@ -12,11 +12,11 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vmbridge/vmbridge/tests/unixserver"
 	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
@@ -32,34 +32,6 @@ func TestFlags(t *testing.T) {
 	if d, ok := ReadDaemon(1 << 30); ok {
 		t.Errorf("a process that does not exist has flags: %+v", d)
 	}
-}
-
-// serve answers every connection to a socket by hand.
-func serve(t *testing.T, answer func(net.Conn)) string {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				answer(conn)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		serving.Wait()
-	})
-	return socket
 }
 
 // head reads a request and begins an answer that ends with the connection.
@@ -100,7 +72,7 @@ func TestHostile(t *testing.T) {
 		"redirection":    func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 302 Found\r\nLocation: http://engine/other\r\n\r\n") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			socket := serve(t, answer)
+			socket := unixserver.Start(t, answer)
 			for call, ask := range map[string]func() error{
 				"Get": func() error { return Get(t.Context(), socket, "/info", new([]map[string]any)) },
 				"Each": func() error {
@@ -156,7 +128,7 @@ func TestAsk(t *testing.T) {
 	mux.HandleFunc("/long", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `[%s0]`, strings.Repeat(strings.Repeat(" ", 1000)+"0,", maxAnswer/900))
 	})
-	socket := serveHTTP(t, mux)
+	socket := unixserver.StartHTTP(t, mux)
 	for _, tc := range []struct {
 		path string
 		most int
@@ -190,29 +162,12 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-func serveHTTP(t *testing.T, handler http.Handler) string {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: handler}
-	var serving sync.WaitGroup
-	serving.Go(func() { server.Serve(l) })
-	t.Cleanup(func() {
-		server.Close()
-		serving.Wait()
-	})
-	return socket
-}
-
 // TestFollow holds that events are told as they come, and that one which cannot
 // be read is told as such.
 func TestFollow(t *testing.T) {
 	next := make(chan string)
 	asked := make(chan string, 1)
-	socket := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	socket := unixserver.StartHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.URL.Path + " " + r.FormValue("since") + " " + r.FormValue("filters")
 		for text := range next {
 			fmt.Fprint(w, text)
@@ -255,7 +210,7 @@ func TestFollowFlood(t *testing.T) {
 	for name, line := range map[string]string{"events": "{}\n", "one event": "x"} {
 		t.Run(name, func(t *testing.T) {
 			total := make(chan int, 1)
-			socket := serve(t, func(c net.Conn) {
+			socket := unixserver.Start(t, func(c net.Conn) {
 				head(c, "")
 				total <- endless(c, line)
 			})

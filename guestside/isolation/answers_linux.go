@@ -120,22 +120,33 @@ func (f *followed) askContainers(ctx context.Context) error {
 	}
 	known := f.answers.containers
 	f.answers.containers, f.answers.more = map[string]container{}, more
+	// The list lags behind the end of a container, which an inspection waits for:
+	// one that counts is looked at each time.
+	asIs := func(id string) bool {
+		c, ok := known[id]
+		return ok && !f.answers.info.isSysbox(c.runtime)
+	}
 	for id := range running {
-		if c, ok := known[id]; ok {
-			f.answers.containers[id] = c
+		if asIs(id) {
+			f.answers.containers[id] = known[id]
 		}
 	}
 	for id, c := range running {
-		if _, ok := known[id]; ok || !isID(id) {
+		if asIs(id) || !isID(id) {
 			continue
 		}
-		var inspected struct{ HostConfig struct{ Runtime string } }
+		var inspected struct {
+			HostConfig struct{ Runtime string }
+			State      struct{ Running bool }
+		}
 		err := engine.Get(ctx, f.socket, "/containers/"+id+"/json", &inspected)
 		switch {
 		case errors.Is(err, engine.ErrNotFound): // it has just ended
 			continue
 		case err != nil:
 			return err
+		case !inspected.State.Running:
+			continue
 		}
 		c.runtime = message.Clean(inspected.HostConfig.Runtime, maxText)
 		f.answers.containers[id] = c

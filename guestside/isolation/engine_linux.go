@@ -103,8 +103,8 @@ func (f *followed) tell(now evidence) {
 	w.settle()
 }
 
-// settle is how long an engine is left alone after it was asked: events come in
-// bursts.
+// settle is how long an engine is left alone after it was asked, and before it is
+// asked once more: events come in bursts.
 const settle = 200 * time.Millisecond
 
 // filters select the events that change an answer, by all their names: a
@@ -149,7 +149,8 @@ func (f *followed) follow(ctx context.Context) error {
 			return err
 		case <-wake:
 		}
-		if err := f.ask(ctx, questions(changed.Swap(0))); err != nil {
+		what := questions(changed.Swap(0))
+		if err := f.ask(ctx, what); err != nil {
 			return err
 		}
 		pause.Reset(settle)
@@ -157,6 +158,11 @@ func (f *followed) follow(ctx context.Context) error {
 		case err := <-ended:
 			return err
 		case <-pause.C:
+		}
+		// Docker tells of a container's end a moment before its list of those that
+		// run does, and nothing more after that.
+		if err := f.ask(ctx, what|questions(changed.Swap(0))); err != nil {
+			return err
 		}
 	}
 }

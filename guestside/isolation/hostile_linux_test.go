@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/guestside/engine"
+	"github.com/vmbridge/vmbridge/tests/unixserver"
 	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -38,7 +39,7 @@ func newDouble(t *testing.T, info string) *double {
 		if strings.HasPrefix(r.PathValue("id"), "e") {
 			runtime = "eci"
 		}
-		fmt.Fprintf(w, `{"HostConfig":{"Runtime":%q}}`, runtime)
+		fmt.Fprintf(w, `{"HostConfig":{"Runtime":%q},"State":{"Running":true}}`, runtime)
 	})
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		stream := make(chan struct{})
@@ -147,7 +148,7 @@ func TestHostileEngines(t *testing.T) {
 	sockets := map[string]string{}
 	var all []string
 	for name, answer := range hostile {
-		sockets[name] = listen(t, answer)
+		sockets[name] = unixserver.Start(t, answer)
 		all = append(all, sockets[name])
 	}
 	honest := newDouble(t, eci)
@@ -179,33 +180,6 @@ func missing(socket string) func(message.Isolation) bool {
 	return func(i message.Isolation) bool {
 		return slices.ContainsFunc(i.Incomplete, func(s string) bool { return strings.HasPrefix(s, "engine at "+socket+": ") })
 	}
-}
-
-func listen(t *testing.T, answer func(net.Conn)) string {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer c.Close()
-				answer(c)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		serving.Wait()
-	})
-	return socket
 }
 
 // TestSilence holds G2: what an engine said holds while it does not answer, and

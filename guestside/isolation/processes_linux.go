@@ -26,7 +26,8 @@ const (
 	scanShare     = 20000
 	scanEvery     = 10 * time.Second
 	scanAtLeastIn = 2 * time.Minute
-	// maxKnown bounds the processes that are remembered.
+	// maxKnown bounds the processes that are remembered: those of sysbox and, so that
+	// nobody can hide them behind others, those of engines.
 	maxKnown = 64
 )
 
@@ -79,7 +80,7 @@ func (p *processes) look(now time.Time) (changed, engine bool) {
 			changed = true
 		}
 		switch {
-		case found.name != "" && len(p.known) < maxKnown:
+		case found.name != "" && p.hasRoom(found):
 			p.known[pid] = found
 			changed, engine = true, engine || found.isEngine()
 		case alive && between(before, pid, p.last):
@@ -90,6 +91,17 @@ func (p *processes) look(now time.Time) (changed, engine bool) {
 		p.scan = now.Add(min(max(scanEvery, scanShare*time.Since(began)), scanAtLeastIn))
 	}
 	return changed, engine
+}
+
+// hasRoom tells whether one more process of its sort is remembered.
+func (p *processes) hasRoom(one process) bool {
+	n := 0
+	for _, known := range p.known {
+		if known.isSysbox() == one.isSysbox() {
+			n++
+		}
+	}
+	return n < maxKnown
 }
 
 // candidates lists the processes to look at, or all of them.

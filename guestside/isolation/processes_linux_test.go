@@ -104,6 +104,17 @@ func TestLook(t *testing.T) {
 	})
 }
 
+// G2: anybody may call programs podman. However many there are, sysbox is seen.
+func TestManyEnginesHideNothing(t *testing.T) {
+	p := &processes{known: map[int]process{}}
+	for pid := 1; p.hasRoom(process{name: "podman"}); pid++ {
+		p.known[pid] = process{name: "podman"}
+	}
+	if len(p.known) != maxKnown || !p.hasRoom(process{name: "sysbox-mgr"}) {
+		t.Errorf("%d engines are known, and there is no room for sysbox", len(p.known))
+	}
+}
+
 // cpu is the time that this process has used.
 func cpu(t *testing.T) time.Duration {
 	t.Helper()

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmbridge/vmbridge/tests/unixserver"
 )
 
 func TestParseStat(t *testing.T) {
@@ -207,11 +209,6 @@ func TestCgroup(t *testing.T) {
 // serveEngine is an engine's API with one container.
 func serveEngine(t *testing.T, id, name, image string) string {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "engine.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /containers/{id}/json", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("id") != id {
@@ -220,14 +217,7 @@ func serveEngine(t *testing.T, id, name, image string) string {
 		}
 		json.NewEncoder(w).Encode(map[string]any{"Id": id, "Name": name, "Config": map[string]any{"Image": image}})
 	})
-	server := &http.Server{Handler: mux}
-	var serving sync.WaitGroup
-	serving.Go(func() { server.Serve(l) })
-	t.Cleanup(func() {
-		server.Close()
-		serving.Wait()
-	})
-	return socket
+	return unixserver.StartHTTP(t, mux)
 }
 
 // TestNames holds that the name of a container follows from the engine that

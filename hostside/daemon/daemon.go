@@ -43,7 +43,7 @@ type Daemon struct {
 
 	news     chan struct{} // GuestsChanged is due
 	linksDue chan struct{} // the links are not those of the settings
-	applying sync.Mutex    // held by Apply
+	applying sync.Mutex    // held by Apply, and while links are listed
 
 	mu       sync.Mutex // guards the rest, for a moment only
 	settings Settings
@@ -53,7 +53,7 @@ type Daemon struct {
 
 // New returns a daemon that Run starts.
 func New(config Config) *Daemon {
-	s := config.Settings
+	s := config.Settings.failClosed()
 	d := &Daemon{
 		Keeper: config.Keeper, config: config, since: time.Now(),
 		engine: forward.New(forward.Config{

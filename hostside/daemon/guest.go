@@ -247,6 +247,19 @@ func (g *guest) setLimits(l Limits) {
 	}
 }
 
+// catchUp applies what has changed since the guest was made.
+func (g *guest) catchUp(l Limits, about message.Host) {
+	g.mu.Lock()
+	limited, told := g.limits == l, g.host == about
+	g.mu.Unlock()
+	if !limited {
+		g.setLimits(l)
+	}
+	if !told {
+		g.tellHost(about)
+	}
+}
+
 // Stream implements link.Handler.
 func (g *guest) Stream(s *link.Stream) { g.reach.Stream(g.name, s) }
 

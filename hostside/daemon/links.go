@@ -32,6 +32,7 @@ func (d *Daemon) startLinks(ctx context.Context) error {
 	for _, l := range d.current().Links {
 		started := d.startLink(ctx, l)
 		d.setLinks(append(d.linksNow(), started))
+		d.guestNews() // it may have spoken before it was listed
 		if started.err != nil {
 			return fmt.Errorf("link %s: %w", l.Name, started.err)
 		}
@@ -95,9 +96,9 @@ func (d *Daemon) changeLinks(ctx context.Context, wanted []Link) {
 		links = append(links, l)
 	}
 	d.setLinks(links)
-	if len(leave) > 0 {
-		d.guestNews()
-	}
+	// Some have gone, and some that have come may have spoken before they were
+	// listed.
+	d.guestNews()
 }
 
 func (d *Daemon) linksNow() []*runningLink {
@@ -106,11 +107,20 @@ func (d *Daemon) linksNow() []*runningLink {
 	return d.links
 }
 
-// setLinks replaces the list, which others may be reading.
+// setLinks replaces the list, which others may be reading. What has been applied
+// while a link that is new there was being started is applied to it now.
 func (d *Daemon) setLinks(links []*runningLink) {
+	d.applying.Lock()
+	defer d.applying.Unlock()
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	before, s := d.links, d.settings
 	d.links = slices.Clip(links)
+	d.mu.Unlock()
+	for _, l := range links {
+		if !slices.Contains(before, l) {
+			l.guest.catchUp(s.Limits, d.aboutHost(s))
+		}
+	}
 }
 
 // stop ends links, all at once, and waits for them.

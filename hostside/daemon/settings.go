@@ -47,6 +47,17 @@ type Limits struct {
 	QueuedBytes int64         // held for sockets that do not take them
 }
 
+// failClosed is s, or where its forwarding policy cannot be used, s with host
+// networking off: what was in force before may allow what s forbids. What the
+// settings cannot express is checked where they are read, so this is no user's
+// mistake.
+func (s Settings) failClosed() Settings {
+	if err := s.Policy.Validate(); err != nil && s.on() {
+		s.HostNetworking, s.Reason = control.Blocked, "the forwarding policy cannot be used: "+err.Error()
+	}
+	return s
+}
+
 func (s Settings) on() bool { return s.HostNetworking == control.On }
 
 // reachPolicy is the policy of host reach as it is in force.
@@ -78,6 +89,7 @@ func (d *Daemon) aboutHost(s Settings) message.Host {
 // before and nothing else; what is to close is closed when it returns. Links follow
 // a moment later.
 func (d *Daemon) Apply(s Settings) {
+	s = s.failClosed()
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	d.mu.Lock()
@@ -98,9 +110,8 @@ func (d *Daemon) Apply(s Settings) {
 		}
 	}
 	if !reflect.DeepEqual(before.Policy, s.Policy) {
-		// What the settings cannot express is checked where they are read.
-		if err := d.engine.SetPolicy(s.Policy); err != nil {
-			d.config.Logger.WithError(err).Error("the forwarding policy stays as it was")
+		if err := d.engine.SetPolicy(s.Policy); err != nil { // which is off, then
+			d.config.Logger.Error(err)
 		}
 	}
 	if before.Limits != s.Limits {

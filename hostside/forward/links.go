@@ -165,10 +165,12 @@ func (e *Engine) replanAll() {
 // the guest: what they carry ends with them.
 func (e *Engine) replan(f *forward) {
 	p := plan{state: Denied, reason: "host networking is not on"}
-	if wanted := e.policy.plan(f.listener); e.enabled {
-		p = wanted
-	} else {
-		p.hidden = wanted.hidden
+	switch {
+	case e.enabled:
+		p = e.policy.plan(f.listener)
+	case f.listener.Ephemeral:
+		p.hidden = e.policy.plan(f.listener).hidden
+	default: // turning off does not wait for rules to be compared with names
 	}
 	if f.plan.equal(p) {
 		return

@@ -21,7 +21,7 @@ func FuzzPlan(f *testing.F) {
 		a, err := netip.ParseAddr(address)
 		dual := flag(0) && a == wildcard6
 		if err != nil || a.Is4In6() || port == 0 {
-			t.Skip()
+			return
 		}
 		rule := Rule{Name: "r", Container: container, Image: image, Process: process, First: first, Last: last, HostPort: hostPort, Ignore: flag(4)}
 		rule.GuestAddress, _ = netip.ParseAddr(guestAddress)
@@ -38,7 +38,7 @@ func FuzzPlan(f *testing.F) {
 			p.AllowPorts = ports("1-1023 8000-9000/tcp 65535")
 		}
 		if p.Validate() != nil {
-			t.Skip()
+			return // such a policy never gets here
 		}
 		for _, protocol := range []message.Protocol{message.TCP, message.UDP} {
 			l := message.Listener{Key: message.Key{Protocol: protocol, Address: a, Port: port, DualStack: dual}, Ephemeral: flag(5) && protocol == message.UDP}

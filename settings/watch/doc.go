@@ -3,7 +3,9 @@
 // Theory of operation. A wake says nothing but "look again": what is true is in
 // the files, and whoever reads them after the wake has all changes before it. So
 // nothing is lost when wakes run together, and a wake is sent only when what stat
-// says about a file is another than at the last look.
+// says about a file is another than at the last look, or when other people than
+// before may write in a directory on the way to it: readers of an administrator's
+// file want to know.
 //
 // There are two reasons to look. One is the system's events (fsnotify). They are
 // asked for on directories and not on files, which editors replace: on the

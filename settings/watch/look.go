@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,22 +21,25 @@ const (
 
 // file is what a look knows about a file.
 type file struct {
-	info    fs.FileInfo // nil when it is not there
-	failure string      // why it could not be found out
-	real    string      // where it is, with no links
+	info    fs.FileInfo   // nil when it is not there
+	failure string        // why it could not be found out
+	real    string        // where it is, with no links
+	way     []fs.FileInfo // of the directories and links that lead there
 	// fresh: it was written so short before the look that one more write may
 	// leave the same time.
 	fresh bool
 }
 
-// same says if nothing about a file changed.
+// same says if nothing about a file changed, nor who may put another in its place.
 func (f file) same(g file) bool {
-	if (f.info == nil) != (g.info == nil) || f.failure != g.failure {
+	if (f.info == nil) != (g.info == nil) || f.failure != g.failure || !slices.EqualFunc(f.way, g.way, sameWriters) {
 		return false
 	}
 	return f.info == nil || f.info.ModTime().Equal(g.info.ModTime()) && f.info.Size() == g.info.Size() &&
 		f.info.Mode() == g.info.Mode() && os.SameFile(f.info, g.info) && sameOwner(f.info, g.info)
 }
+
+func sameWriters(a, b fs.FileInfo) bool { return a.Mode() == b.Mode() && sameOwner(a, b) }
 
 // look looks at all files, and wakes when one has changed since the last look.
 // It follows the directories to where they are now. The lock is held.
@@ -120,6 +124,7 @@ type plan struct {
 func (p *plan) find(path string) file {
 	dir := filepath.VolumeName(path) + string(filepath.Separator)
 	names := split(path[len(filepath.VolumeName(path)):])
+	var way []fs.FileInfo
 	for links := 0; len(names) > 0; {
 		name, rest := names[0], names[1:]
 		if name == ".." {
@@ -135,13 +140,14 @@ func (p *plan) find(path string) file {
 		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return file{real: at}
+			return file{real: at, way: way}
 		case err != nil:
-			return file{real: at, failure: err.Error()}
+			return file{real: at, way: way, failure: err.Error()}
 		case link:
 			target, err := os.Readlink(at)
+			way = append(way, info)
 			if links++; err != nil || links > maxLinks {
-				return file{real: at, failure: "a link that leads nowhere"}
+				return file{real: at, way: way, failure: "a link that leads nowhere"}
 			}
 			if filepath.IsAbs(target) {
 				dir = filepath.VolumeName(target) + string(filepath.Separator)
@@ -150,8 +156,9 @@ func (p *plan) find(path string) file {
 			names = append(split(target), rest...)
 		case len(rest) == 0:
 			age := time.Since(info.ModTime())
-			return file{info: info, real: at, fresh: age < coarse && age > -coarse}
+			return file{info: info, real: at, way: way, fresh: age < coarse && age > -coarse}
 		default:
+			way = append(way, info)
 			dir, names = at, rest
 		}
 	}

@@ -108,7 +108,7 @@ func TestWakesWithin100Milliseconds(t *testing.T) {
 	}
 }
 
-// What does not change the files wakes nobody, whatever else happens around.
+// What does not change the files, nor who may replace them, wakes nobody, whatever else happens around.
 func TestNoFalseWakes(t *testing.T) {
 	dir := t.TempDir()
 	in("a")(t, dir)
@@ -125,9 +125,9 @@ func TestNoFalseWakes(t *testing.T) {
 	if _, err := os.ReadFile(dir + "/link"); err != nil {
 		t.Fatal(err)
 	}
-	check(t, os.Mkdir(dir+"/missing", 0o700)) // the file is still missing
 	w.SetPaths([]string{dir + "/link", dir + "/a/f", dir + "/missing/f"})
 	quietly(t, w, "what happened to other files")
+	check(t, os.Mkdir(dir+"/missing", 0o700))
 	write(t, dir+"/missing/f", "now")
 	wait.For(t, deadline, "a wake after all that", w.Changed())
 }

@@ -37,6 +37,12 @@ var ways = []struct {
 	{"mode", "f", plain, []func(*testing.T, string){
 		func(t *testing.T, dir string) { check(t, os.Chmod(dir+"/f", 0o644)) },
 	}},
+	{"mode of its directory", "a/f", in("a"), []func(*testing.T, string){
+		func(t *testing.T, dir string) { check(t, os.Chmod(dir+"/a", 0o755)) },
+	}},
+	{"mode of the directory of a missing file", "a/f", func(t *testing.T, dir string) { check(t, os.Mkdir(dir+"/a", 0o700)) }, []func(*testing.T, string){
+		func(t *testing.T, dir string) { check(t, os.Chmod(dir+"/a", 0o755)) },
+	}},
 	{"directories appear one by one", "a/b/f", nothing, []func(*testing.T, string){
 		func(t *testing.T, dir string) {
 			check(t, os.Mkdir(dir+"/a", 0o700))

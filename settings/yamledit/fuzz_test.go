@@ -104,7 +104,7 @@ func FuzzSet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, path, value string, quoted bool) {
 		var n yaml.Node
 		if len(text)+len(value) > 4096 || yaml.Unmarshal([]byte(value), &n) != nil || n.Kind == 0 {
-			t.Skip()
+			return
 		}
 		keys := strings.Split(path, ".")
 		if quoted {
@@ -112,7 +112,7 @@ func FuzzSet(f *testing.F) {
 		}
 		var want any
 		if n.Content[0].Decode(&want) != nil {
-			t.Skip()
+			return
 		}
 		before, err := meaningOf([]byte(text))
 		out, setErr := Set([]byte(text), keys, n.Content[0])

@@ -29,8 +29,11 @@ type bedConfig struct {
 	transport    string   // unix (the default), tcp or exec
 	noRace       bool     // programs without the race detector, for tests that measure
 	settings     string   // settings.yaml
+	fromFile     bool     // toggle, link and key are the home's, not flags
+	etc          bool     // daemon and commands have an /etc of their own
 	flags        []string // of vmbridge up, after those that every bed has
 	through      []string // what the agent is started through, a command such as setpriv
+	environ      []string // of vmbridge, besides this process's
 }
 
 // bed is a host and a guest with the product between them.
@@ -39,9 +42,11 @@ type bed struct {
 	config      bedConfig
 	host, guest *netns.Namespace
 	programs    string // directory
+	link        string // its name; vm when empty
 	key         linkkey.Key
 	dir         string // logs, key and the link's socket
 	home        string
+	etc         *privateEtc // nil without one
 	daemon      *process
 	agent       *process
 	view        view
@@ -79,17 +84,24 @@ func newBed(t *testing.T, config bedConfig) *bed {
 			t.Fatal(err)
 		}
 	}
+	if config.fromFile {
+		b.giveKey("vm")
+		config.settings = b.settingsText(config.settings)
+	}
 	if config.settings != "" {
 		if err := os.WriteFile(filepath.Join(b.home, "settings.yaml"), []byte(config.settings), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if config.etc {
+		b.etc = b.startEtc()
 	}
 	b.maker = b.startMaker()
 	if config.transport == "tcp" {
 		joinNamespaces(t, b.host, hostWire, b.guest, guestWire)
 	}
 	if config.ordinaryUser {
-		for _, name := range []string{"key", "home", "home/settings.yaml"} {
+		for _, name := range []string{"key", "home", "home/settings.yaml", "home/keys", "home/keys/vm"} {
 			err := os.Chown(filepath.Join(b.dir, name), nobody, nobody)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatal(err)
@@ -153,7 +165,14 @@ func (b *bed) linkURL() string {
 	return b.listenURL()
 }
 
-func (b *bed) linkSocket() string { return filepath.Join(b.dir, "link") }
+func (b *bed) linkName() string {
+	if b.link == "" {
+		return "vm"
+	}
+	return b.link
+}
+
+func (b *bed) linkSocket() string { return filepath.Join(b.dir, "link-"+b.linkName()) }
 
 func (b *bed) detect() string {
 	if b.config.detect == "" {
@@ -180,16 +199,23 @@ func (b *bed) startAgent() {
 
 func (b *bed) startDaemon() {
 	b.t.Helper()
-	args := []string{"up", "--enable", "--link", "vm=" + b.linkURL(), "--key", filepath.Join(b.dir, "key")}
+	args := []string{"up"}
+	if !b.config.fromFile {
+		args = append(args, "--enable", "--link", "vm="+b.linkURL(), "--key", filepath.Join(b.dir, "key"))
+	}
 	b.daemon = b.spawn(b.host, "daemon", b.command(append(args, b.config.flags...)...))
 	b.follow()
 }
 
 // command is the vmbridge of the bed's user.
 func (b *bed) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(b.programs, "vmbridge"), args...)
-	cmd.Env = append(os.Environ(), control.HomeVariable+"="+b.home)
-	if b.config.ordinaryUser {
+	args = append([]string{filepath.Join(b.programs, "vmbridge")}, args...)
+	if b.etc != nil {
+		args = append(b.etc.enter(b.config.ordinaryUser), args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = slices.Concat(os.Environ(), []string{control.HomeVariable + "=" + b.home}, b.config.environ)
+	if b.config.ordinaryUser && b.etc == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
 	return cmd
@@ -197,7 +223,10 @@ func (b *bed) command(args ...string) *exec.Cmd {
 
 // vmbridge runs a command of the command line.
 func (b *bed) vmbridge(args ...string) (string, error) {
-	return runFor(b.host, patience, b.command(args...))
+	cmd := b.command(args...)
+	// Else the race detector has each command wait for a second before it ends.
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0")
+	return runFor(b.host, patience, cmd)
 }
 
 func (b *bed) status() (control.Status, error) {

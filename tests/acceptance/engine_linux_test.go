@@ -29,6 +29,8 @@ const image = "tools"
 type engineConfig struct {
 	bridge   string   // network of a bridge for containers, which is masqueraded
 	programs []string // in the image, too
+	inGuest  bool     // it is in the agent's mount namespace, where no other test's agent finds its socket
+	flags    []string // of dockerd, after those that every engine has
 }
 
 // engine is a Docker engine of a bed's guest, with its own containerd.
@@ -51,6 +53,10 @@ func (b *bed) startEngine(config engineConfig) *engine {
 	}
 	e.docker = b.need("docker")
 	must(b.t, os.Mkdir(e.dir, 0o700))
+	if config.inGuest {
+		_, err := runFor(b.guest, patience, e.enter(exec.Command("mount", "-t", "tmpfs", "none", e.dir)))
+		must(b.t, err)
+	}
 	b.t.Cleanup(e.cleanUp)
 	e.start()
 	e.run(e.image(), "import", "-", image)
@@ -75,9 +81,10 @@ func (e *engine) start() {
 	if e.config.bridge != "" {
 		network = []string{"--bip", e.config.bridge}
 	}
-	e.daemon = e.b.spawn(e.b.guest, "dockerd", exec.Command(e.b.need("dockerd"), append(network, "--log-level", "error",
+	flags := slices.Concat(network, []string{"--log-level", "error",
 		"--host", e.host(), "--data-root", filepath.Join(e.dir, "data"), "--exec-root", e.exec(),
-		"--pidfile", filepath.Join(e.dir, "pid"), "--cgroup-parent", "/"+e.parent)...))
+		"--pidfile", filepath.Join(e.dir, "pid"), "--cgroup-parent", "/" + e.parent}, e.config.flags)
+	e.daemon = e.b.spawn(e.b.guest, "dockerd", e.enter(exec.Command(e.b.need("dockerd"), flags...)))
 	err := poll(patience, func() error {
 		if !e.daemon.running() {
 			return fmt.Errorf("it has ended: %v", e.daemon.err)
@@ -94,11 +101,22 @@ func (e *engine) exec() string { return filepath.Join(e.dir, "exec") }
 
 func (e *engine) host() string { return "unix://" + filepath.Join(e.dir, "sock") }
 
+// enter has a command run where the engine is.
+func (e *engine) enter(cmd *exec.Cmd) *exec.Cmd {
+	if !e.config.inGuest {
+		return cmd
+	}
+	args := append([]string{"nsenter", "--target", fmt.Sprint(e.b.agent.pid()), "--mount"}, cmd.Args...)
+	entered := exec.Command(args[0], args[1:]...)
+	entered.Env = cmd.Env
+	return entered
+}
+
 // command is the docker of this engine.
 func (e *engine) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(e.docker, append([]string{"--host", e.host()}, args...)...)
 	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+e.dir)
-	return cmd
+	return e.enter(cmd)
 }
 
 // run runs a docker command, which must succeed, and gives its output.

@@ -38,10 +38,9 @@ type conn struct {
 	// heard is set by whatever arrives, and cleared by the session's watch.
 	heard atomic.Bool
 
-	mu      sync.Mutex
-	flows   map[uint32]flow
-	foreign int // flows that the peer opened
-	closed  bool
+	mu     sync.Mutex
+	flows  map[uint32]flow
+	closed bool
 
 	parser parser // the reader's own
 }
@@ -149,7 +148,7 @@ func (c *conn) remove(id uint32) {
 	if c.session.ours(id) {
 		c.session.own.Add(-1)
 	} else {
-		c.foreign--
+		c.session.foreign.Add(-1)
 	}
 }
 

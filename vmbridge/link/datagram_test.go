@@ -166,7 +166,7 @@ func TestMaxFlows(t *testing.T) {
 	const limit = 8
 	b := newBridge(t, unixCarrier(2), answering(loopBack), bridgeOptions{guest: func(cfg *link.Config) { cfg.MaxFlows = limit }})
 	var open []*association
-	for range limit / 2 { // all on one connection, which has its share of the limit
+	for range limit { // all on one of the connections
 		a := associate(t, b.session, loopback, &b.stats)
 		a.send([]byte("x"))
 		wait.For(t, patience, "an echo", a.received)

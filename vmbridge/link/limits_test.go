@@ -54,9 +54,10 @@ func TestOwnFlows(t *testing.T) {
 	}
 }
 
-// The limit of what the peer opens follows, too.
+// The limit of what the peer opens follows, too. It is the session's, however
+// many connections that has.
 func TestSetForeignFlows(t *testing.T) {
-	b := newBridge(t, unixCarrier(1), answering(loopBack))
+	b := newBridge(t, unixCarrier(2), answering(loopBack))
 	try := func() wire.Code {
 		a := associate(t, b.session, loopback, &b.stats)
 		a.send([]byte("x"))

@@ -236,11 +236,12 @@ func (r *parser) open(id uint32, p []byte) error {
 	}
 	c.mu.Lock()
 	_, taken := c.flows[id]
-	full := c.foreign >= int(s.maxFlows.Load())/s.count
+	full := s.foreign.Add(1) > s.maxFlows.Load()
 	closed := c.closed
 	if !taken && !full && !closed {
 		c.flows[id] = f
-		c.foreign++
+	} else {
+		s.foreign.Add(-1)
 	}
 	c.mu.Unlock()
 	if closed {

@@ -24,12 +24,13 @@ type Session struct {
 	// peerCredit is what the peer takes on a new flow, in bytes.
 	peerCredit uint32
 
-	pool   bufferPool
-	pipes  pipePool
-	queued atomic.Int64 // bytes in the queues of all streams
-	growth atomic.Int64 // bytes by which windows exceed the initial credit
-	stats  Stats        // of the flows that the peer opened
-	own    atomic.Int64 // flows that this side opened, alive or about to be
+	pool    bufferPool
+	pipes   pipePool
+	queued  atomic.Int64 // bytes in the queues of all streams
+	growth  atomic.Int64 // bytes by which windows exceed the initial credit
+	stats   Stats        // of the flows that the peer opened
+	own     atomic.Int64 // flows that this side opened, alive or about to be
+	foreign atomic.Int64 // flows that the peer opened, alive or about to be
 
 	maxFlows  atomic.Int64 // each way
 	maxQueued atomic.Int64 // bounds queued

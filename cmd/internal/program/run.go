@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 )
@@ -85,8 +86,17 @@ func cancelOnSignal(cancel context.CancelFunc) (undo func()) {
 	}
 }
 
-// OneLine joins the lines of joined and nested errors.
+// OneLine joins the lines of joined and nested errors. What a terminal would take
+// for a command is replaced: arguments may come from anywhere.
 func OneLine(s string) string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
-	return strings.Join(lines, "; ")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.Join(lines, "; "))
 }

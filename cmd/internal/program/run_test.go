@@ -20,6 +20,7 @@ func TestRun(t *testing.T) {
 		"done":     {[]string{"do"}, nil, ExitDone, ""},
 		"failed":   {[]string{"do"}, errors.New("do: it: broke"), ExitFailed, "prog: do: it: broke\n"},
 		"joined":   {[]string{"do"}, errors.Join(errors.New("one"), errors.New("two\r\nlines")), ExitFailed, "prog: one; two; lines\n"},
+		"terminal": {[]string{"do"}, errors.New("\x1b[2J\tgone\u202e"), ExitFailed, "prog: \ufffd[2J gone\ufffd\n"},
 		"special":  {[]string{"do"}, errOther, ExitRefused, "prog: of a special kind\n"},
 		"usage":    {[]string{"do"}, Usage(errors.New("bad value")), ExitUsage, "prog: bad value: see prog do --help\n"},
 		"argument": {[]string{"do", "x"}, nil, ExitUsage, "prog: unknown command \"x\" for \"prog do\": see prog do --help\n"},
