@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +28,8 @@ const (
 // controller joins settings, isolation check and daemon: whenever one of the
 // files, or what a guest tells of its isolation, changes, it works out what the
 // daemon is to do and has it done. It keeps the settings for the control socket;
-// without a daemon it does the same for the command line.
+// without a daemon it does the same for the command line. How it changes settings
+// is in change.go.
 type controller struct {
 	store     *settings.Store
 	locations isolation.Locations
@@ -127,7 +125,9 @@ const settleTime = 500 * time.Millisecond
 
 // follow applies every change of the files until ctx ends.
 func (c *controller) follow(ctx context.Context) {
-	w := watch.New(c.paths(), func(err error) { c.log.WithError(err).Warn("settings are looked at once a second only") })
+	w := watch.New(c.paths(), func(err error) {
+		c.log.WithError(err).Warn("some settings, or their directories, cannot be watched: they are looked at once a second")
+	})
 	defer w.Close()
 	settled := false
 	for {
@@ -200,142 +200,6 @@ func (c *controller) apply() {
 	}
 	c.warned = s.Warnings
 	c.daemon.Apply(s)
-}
-
-// SetEnabled implements control.Keeper. It is the last word, whatever a flag said
-// at the start; a variable of the environment would be back at the next one.
-func (c *controller) SetEnabled(_ context.Context, enabled bool) error {
-	return c.setEnabled(strconv.FormatBool(enabled))
-}
-
-// setEnabled takes the value as text, which may be none.
-func (c *controller) setEnabled(value string) error {
-	write := func() error {
-		if err := c.store.Set(enabledKey, value); err != nil {
-			return err
-		}
-		c.store.DropFlag(enabledKey)
-		c.stayOff("")
-		return nil
-	}
-	if !strings.EqualFold(value, "false") {
-		if err := c.mayEnable(value); err != nil {
-			return err
-		}
-		return c.change(write)
-	}
-	v := c.store.Effective().Value(enabledKey)
-	if v.Locked {
-		return c.change(write) // which says so
-	}
-	keep := func() error {
-		if err := outranked(v, value); err != nil {
-			return err
-		}
-		return c.change(write)
-	}
-	if c.daemon == nil {
-		return keep()
-	}
-	// Off comes first, and does not depend on a file.
-	c.stayOff("vmbridge disable has turned it off")
-	c.again()
-	if err := keep(); err != nil {
-		c.stayOff("vmbridge disable has turned it off for this run; it could not be kept: " + err.Error())
-		c.again()
-		return fmt.Errorf("host networking is off for this run of vmbridge, but that could not be kept: %w", err)
-	}
-	return nil
-}
-
-// stayOff keeps host networking off for a reason, until it is empty.
-func (c *controller) stayOff(reason string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.off = reason
-}
-
-// mayEnable tells what forbids the value, other than that it is locked.
-func (c *controller) mayEnable(value string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.store.Effective()
-	if now.PolicyError != nil {
-		return fmt.Errorf("%w: %w", control.ErrRefused, unusablePolicy(now))
-	}
-	if err := outranked(now.Value(enabledKey), value); err != nil {
-		return err
-	}
-	c.believe(c.locations.Read(), false)
-	c.work()
-	if err := c.verdict.Refusal(); err != nil {
-		return fmt.Errorf("%w: %w", control.ErrRefused, err)
-	}
-	return nil
-}
-
-// outranked says that a variable holds another value, which would be back at the
-// next start.
-func outranked(v settings.Value, value string) error {
-	if v.Origin != settings.OriginEnvironment || strings.EqualFold(v.Value, value) {
-		return nil
-	}
-	return fmt.Errorf("%s=%s is in the environment of vmbridge and outranks this: start vmbridge without it", v.Place, v.Value)
-}
-
-// Set implements control.Keeper.
-func (c *controller) Set(_ context.Context, key, value string) error {
-	if key == enabledKey {
-		return c.setEnabled(value)
-	}
-	return c.change(func() error { return c.store.Set(key, value) })
-}
-
-// Unset implements control.Keeper.
-func (c *controller) Unset(_ context.Context, key string) error {
-	return c.change(func() error { return c.store.Unset(key) })
-}
-
-// change makes a change of the store and applies it. mu is not held while the file
-// is written: another program may keep its lock for seconds, which must not hold up
-// what a policy or isolation closes.
-func (c *controller) change(do func() error) error {
-	if err := do(); err != nil {
-		return kindOf(err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.apply()
-	return nil
-}
-
-// kindOf says what kind of error the store's is, for the exit status.
-func kindOf(err error) error {
-	var locked *settings.LockedError
-	var wrong *settings.Error
-	switch {
-	case errors.As(err, &locked):
-		return fmt.Errorf("%w: %w", control.ErrRefused, err)
-	case errors.As(err, &wrong) && wrong.Path != "": // a mistake in the file, not in what was asked for
-	case wrong != nil, errors.Is(err, settings.ErrUnknownKey):
-		return fmt.Errorf("%w: %w", control.ErrInvalid, err)
-	}
-	return err
-}
-
-// Settings implements control.Keeper.
-func (c *controller) Settings() control.Settings {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.store.Effective()
-	s := control.Settings{Path: now.Path, Policy: now.PolicyPath, Problems: slices.Concat(problems(now), now.Warnings)}
-	for _, v := range now.Values {
-		s.Values = append(s.Values, control.Setting{
-			Key: v.Key, Value: v.Value, Default: v.Default,
-			Origin: string(v.Origin), Place: v.Place, Locked: v.Locked, Help: v.Help,
-		})
-	}
-	return s
 }
 
 // ownIsolation is what our own settings say of isolation.
