@@ -21,24 +21,21 @@ func (c *controller) SetEnabled(_ context.Context, enabled bool) error {
 // setEnabled takes the value as text, which may be none.
 func (c *controller) setEnabled(value string) error {
 	v := c.store.Effective().Value(enabledKey)
-	if v.Locked && !strings.EqualFold(v.Value, value) {
-		return c.keepEnabled(v, value) // which says so
-	}
 	if strings.EqualFold(value, "false") {
 		return c.disable(v, value)
 	}
-	if err := c.mayEnable(v, value); err != nil || v.Locked {
-		return err
+	// Where the policy says on, isolation is what stands in the way.
+	if !v.Locked || v.Value == "true" {
+		if err := c.mayEnable(v, value); err != nil {
+			return err
+		}
 	}
 	return c.keepEnabled(v, value)
 }
 
 // disable turns off first: that does not depend on a file.
 func (c *controller) disable(v settings.Value, value string) error {
-	switch {
-	case v.Locked:
-		return nil // it is off
-	case c.daemon == nil:
+	if v.Locked || c.daemon == nil {
 		return c.keepEnabled(v, value)
 	}
 	c.stayOff("vmbridge disable has turned it off")

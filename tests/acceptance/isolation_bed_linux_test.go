@@ -26,6 +26,21 @@ const closeTime = 2 * time.Second
 // that another test has started.
 var alone = []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
 
+// killAgent kills an agent that was started through alone: unshare ends first, and
+// takes the agent with it a moment later.
+func (b *bed) killAgent() {
+	b.t.Helper()
+	b.agent.kill()
+	eventually(b.t, patience, "the agent has ended", func() error {
+		c, err := net.Dial("unix", b.linkSocket())
+		if err != nil {
+			return nil
+		}
+		c.Close()
+		return errors.New("it answers")
+	})
+}
+
 // newIsolationBed makes a bed whose user has a home directory of its own, so that
 // this machine's Docker Desktop does not count, and whose agent sees nothing of
 // this machine's processes.

@@ -155,7 +155,7 @@ func TestG2UserNamespace(t *testing.T) {
 	b.awaitIsolation(control.Blocked, "on", evidence...)
 	b.view.port("tcp 127.0.0.1:7000", control.PortDenied)
 	for range 4 {
-		b.agent.kill()
+		b.killAgent()
 		b.startAgent()
 		b.staysBlocked(served, linkGraceAndMore)
 		b.awaitLink()
@@ -174,7 +174,7 @@ func TestG2UserNamespace(t *testing.T) {
 	}
 
 	// Else the test says nothing: another agent, with other rights.
-	b.agent.kill()
+	b.killAgent()
 	b.config.through = alone
 	b.startAgent()
 	served.opens()
@@ -212,7 +212,7 @@ func TestG2OneOfTwo(t *testing.T) {
 	both := b.settingsTextWith([]string{b.linkEntry(), second.linkEntry()}, "")
 
 	for _, ends := range []func(){
-		func() { second.agent.kill() },
+		func() { second.killAgent() },
 		func() { b.write(b.settingsText("")) },
 	} {
 		began := time.Now()

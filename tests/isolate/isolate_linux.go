@@ -22,6 +22,25 @@ const nobody = 65534
 // is false, and returns. It skips without root.
 func InNetns(t *testing.T) bool {
 	t.Helper()
+	return again(t, syscall.CLONE_NEWNET)
+}
+
+// InMounts is InNetns with a mount namespace too: what the test mounts is there
+// for nobody else.
+func InMounts(t *testing.T) bool {
+	t.Helper()
+	if !again(t, syscall.CLONE_NEWNET|syscall.CLONE_NEWNS) {
+		return false
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		t.Fatalf("keep mounts to the test: %v", err)
+	}
+	return true
+}
+
+// again runs the calling test again, in new namespaces.
+func again(t *testing.T, namespaces uintptr) bool {
+	t.Helper()
 	if os.Getenv(envName) == t.Name() {
 		if err := loopbackUp(); err != nil {
 			t.Fatalf("set lo up: %v", err)
@@ -29,18 +48,18 @@ func InNetns(t *testing.T) bool {
 		return true
 	}
 	if os.Getuid() != 0 {
-		t.Skip("a network namespace needs root")
+		t.Skip("namespaces need root")
 	}
 	// The child dies with the thread that made it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
 	cmd.Env = append(os.Environ(), envName+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err != nil:
-		t.Fatalf("in a network namespace of its own: %v\n%s", err, out)
+		t.Fatalf("in namespaces of its own: %v\n%s", err, out)
 	case bytes.Contains(out, []byte("--- SKIP")):
 		t.Skipf("%s", out)
 	default:
