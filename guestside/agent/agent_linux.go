@@ -41,6 +41,8 @@ type Config struct {
 	// HostReach configures the guest's way to the host's loopback; its Log is
 	// the agent's.
 	HostReach hostreach.Config
+	// Isolation configures where evidence of isolation is looked for.
+	Isolation isolation.Config
 	Logger    *logrus.Logger
 	Version   string
 }
@@ -96,7 +98,7 @@ func Run(ctx context.Context, config Config) error {
 		tracker:   tracker,
 		deliverer: newDeliverer(ctx, config.Logger),
 		hostReach: hostReach,
-		isolation: isolation.New(isolation.Config{}),
+		isolation: isolation.New(config.Isolation),
 		reports:   map[*link.Session]context.CancelFunc{},
 	}
 	detection := tracker.Detection()

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -15,7 +14,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/guestside/isolation"
 	"github.com/vmbridge/vmbridge/tests/isolate"
+	"github.com/vmbridge/vmbridge/tests/unixserver"
 	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
@@ -56,13 +57,21 @@ func TestIsolationFirst(t *testing.T) {
 	defer listener.Close()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
+	engine := startEngine(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
 	socket := filepath.Join(dir, "agent")
 	running.Go(func() {
-		if err := Run(ctx, Config{Listen: "unix://" + socket, KeyFile: filepath.Join(dir, "key"), Detect: DetectPoll, Logger: log}); err != nil {
+		config := Config{
+			Listen:    "unix://" + socket,
+			KeyFile:   filepath.Join(dir, "key"),
+			Detect:    DetectPoll,
+			Isolation: isolation.Config{EngineSockets: []string{engine.socket}},
+			Logger:    log,
+		}
+		if err := Run(ctx, config); err != nil {
 			t.Error(err)
 		}
 	})
@@ -85,34 +94,63 @@ func TestIsolationFirst(t *testing.T) {
 		for wait.For(t, patience, "listeners", h.said).Listeners == nil {
 		}
 		if session == 2 {
-			evidenceIsTold(t, h)
+			engine.evidenceIsTold(t, h)
 		}
 		hangUp()
 		connecting.Wait()
 	}
 }
 
-// evidenceIsTold starts and ends a process of sysbox, and waits for the host to
-// hear of both.
-func evidenceIsTold(t *testing.T, h *host) {
+// engine is one whose default runtime changes.
+type engine struct {
+	socket string
+	events chan struct{} // one is taken for each event
+
+	mu      sync.Mutex
+	runtime string
+}
+
+func startEngine(t *testing.T) *engine {
 	t.Helper()
-	script := filepath.Join(t.TempDir(), "sysbox-mgr")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\nread nothing\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(script)
-	stdin, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer stdin.Close()
+	e := &engine{events: make(chan struct{}), runtime: "runc"}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/info", func(w http.ResponseWriter, _ *http.Request) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		fmt.Fprintf(w, `{"DefaultRuntime":%q}`, e.runtime)
+	})
+	mux.HandleFunc("/containers/json", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "[]") })
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		for {
+			w.(http.Flusher).Flush()
+			select {
+			case e.events <- struct{}{}:
+				fmt.Fprintln(w, `{"Type":"daemon","Action":"reload"}`)
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	e.socket = unixserver.StartHTTP(t, mux)
+	return e
+}
+
+// reload changes the default runtime, and has the engine tell so.
+func (e *engine) reload(t *testing.T, runtime string) {
+	t.Helper()
+	e.mu.Lock()
+	e.runtime = runtime
+	e.mu.Unlock()
+	wait.For(t, patience, "the stream of events", e.events)
+}
+
+// evidenceIsTold has the engine use sysbox, and then not, and waits for the host
+// to hear of both.
+func (e *engine) evidenceIsTold(t *testing.T, h *host) {
+	t.Helper()
 	want := message.IsolationFinding{
-		Kind:   message.IsolationSysboxProcess,
-		Detail: fmt.Sprintf("sysbox-mgr, process %d", cmd.Process.Pid),
+		Kind:   message.IsolationDefaultRuntime,
+		Detail: "sysbox-runc, engine at " + e.socket,
 	}
 	told := func(is bool) {
 		t.Helper()
@@ -123,7 +161,8 @@ func evidenceIsTold(t *testing.T, h *host) {
 			}
 		}
 	}
+	e.reload(t, "sysbox-runc")
 	told(true)
-	stdin.Close()
+	e.reload(t, "runc")
 	told(false)
 }

@@ -41,7 +41,7 @@ type dockerd struct {
 	finished chan struct{}
 }
 
-// newDockerd prepares an engine, or skips.
+// newDockerd prepares an engine in the test's own mount namespace, or skips.
 func newDockerd(t *testing.T) *dockerd {
 	t.Helper()
 	d := &dockerd{t: t, dir: t.TempDir()}
@@ -54,6 +54,16 @@ func newDockerd(t *testing.T) *dockerd {
 	if d.program, err = exec.LookPath("dockerd"); err != nil {
 		t.Skip("the engine is not here:", err)
 	}
+	// Its own process can be seen by every agent on this machine, but where it
+	// listens leads nowhere in their mount namespaces.
+	if err := unix.Mount("vmbridge-test", d.dir, "tmpfs", 0, ""); err != nil {
+		t.Skip("no tmpfs:", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(d.dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Cleanup(func() {
 		d.stop()
 		wait.Until(t, patience, "nothing of the engine is left", func() bool { return d.sweep() == nil })
@@ -205,7 +215,7 @@ func removeTree(top string) error {
 // TestDocker holds G2 with a real engine: its default runtime and those of its
 // containers are known, and noticed when they change.
 func TestDocker(t *testing.T) {
-	if !isolate.InNetns(t) {
+	if !isolate.InMounts(t) {
 		return
 	}
 	d := newDockerd(t)

@@ -18,13 +18,19 @@ type process struct {
 	sockets []string // of a dockerd
 }
 
-func (p process) isSysbox() bool { return p.name == "sysbox-mgr" || p.name == "sysbox-fs" }
-func (p process) isEngine() bool { return p.name == "dockerd" || p.name == "podman" }
+// names are those of the processes of sysbox.
+type names struct{ manager, files string }
+
+// sysboxNames are what it calls them.
+func sysboxNames() names { return names{manager: "sysbox-mgr", files: "sysbox-fs"} }
+
+func (n names) has(name string) bool { return name == n.manager || name == n.files }
+
+func isEngine(name string) bool { return name == "dockerd" || name == "podman" }
 
 // wanted gives the name back if it is one that is looked for, else "".
-func wanted(name string) string {
-	switch name {
-	case "sysbox-mgr", "sysbox-fs", "dockerd", "podman":
+func (p *processes) wanted(name string) string {
+	if p.sysbox.has(name) || isEngine(name) {
 		return name
 	}
 	return ""
@@ -38,7 +44,7 @@ func (p *processes) identify(pid int) (found process, alive bool) {
 	if err != nil {
 		return process{}, false
 	}
-	name := wanted(string(bytes.TrimSuffix(text, []byte("\n"))))
+	name := p.wanted(string(bytes.TrimSuffix(text, []byte("\n"))))
 	if name == "" {
 		// A process may call itself what it likes, so ask for its file too.
 		n, err := unix.Readlinkat(int(p.proc.Fd()), dir+"/exe", p.buf[:])
@@ -46,7 +52,7 @@ func (p *processes) identify(pid int) (found process, alive bool) {
 			return process{}, true // the kernel's own, for one
 		}
 		file := strings.TrimSuffix(string(p.buf[:n]), " (deleted)")
-		if name = wanted(path.Base(file)); name == "" {
+		if name = p.wanted(path.Base(file)); name == "" {
 			return process{}, true
 		}
 	}

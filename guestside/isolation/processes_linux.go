@@ -33,17 +33,18 @@ const (
 
 // processes looks for processes by name, in the pid namespace of the agent.
 type processes struct {
-	proc  *os.File  // the directory
-	last  int       // the last number given out, as of the latest look
-	young []int     // processes that were new then: a name follows with exec
-	scan  time.Time // when to look at all of them
-	known map[int]process
-	err   error // of the latest look
-	buf   [1024]byte
+	sysbox names
+	proc   *os.File  // the directory
+	last   int       // the last number given out, as of the latest look
+	young  []int     // processes that were new then: a name follows with exec
+	scan   time.Time // when to look at all of them
+	known  map[int]process
+	err    error // of the latest look
+	buf    [1024]byte
 }
 
-func newProcesses() *processes {
-	p := &processes{known: map[int]process{}}
+func newProcesses(sysbox names) *processes {
+	p := &processes{sysbox: sysbox, known: map[int]process{}}
 	p.proc, p.err = os.Open("/proc")
 	return p
 }
@@ -82,7 +83,7 @@ func (p *processes) look(now time.Time) (changed, engine bool) {
 		switch {
 		case found.name != "" && p.hasRoom(found):
 			p.known[pid] = found
-			changed, engine = true, engine || found.isEngine()
+			changed, engine = true, engine || isEngine(found.name)
 		case alive && between(before, pid, p.last):
 			p.young = append(p.young, pid)
 		}
@@ -97,7 +98,7 @@ func (p *processes) look(now time.Time) (changed, engine bool) {
 func (p *processes) hasRoom(one process) bool {
 	n := 0
 	for _, known := range p.known {
-		if known.isSysbox() == one.isSysbox() {
+		if p.sysbox.has(known.name) == p.sysbox.has(one.name) {
 			n++
 		}
 	}
@@ -194,7 +195,7 @@ func (p *processes) read(name string) ([]byte, error) {
 // hasEngine tells whether a process of an engine runs.
 func (p *processes) hasEngine() bool {
 	for _, one := range p.known {
-		if one.isEngine() {
+		if isEngine(one.name) {
 			return true
 		}
 	}
@@ -217,7 +218,7 @@ func (p *processes) evidence() evidence {
 		e.missed("processes", p.err)
 	}
 	for _, pid := range slices.Sorted(maps.Keys(p.known)) {
-		if one := p.known[pid]; one.isSysbox() {
+		if one := p.known[pid]; p.sysbox.has(one.name) {
 			e.found(message.IsolationSysboxProcess, "%s, process %d", one.name, pid)
 		}
 	}

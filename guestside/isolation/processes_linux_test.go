@@ -47,7 +47,8 @@ func TestParseStart(t *testing.T) {
 // TestLook holds G2: whatever became of the numbers since the last look, a new
 // process is found, and one that is no longer new by the look at all.
 func TestLook(t *testing.T) {
-	manager := copyOf(t, "sysbox-mgr")
+	own := ownNames()
+	manager := copyOf(t, own.manager)
 	// A listing of all processes must not be what finds it.
 	never := time.Now().Add(time.Hour)
 	for name, change := range map[string]func(*processes){
@@ -57,14 +58,14 @@ func TestLook(t *testing.T) {
 		"young": func(p *processes) { p.look(time.Now()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newProcesses()
+			p := newProcesses(own)
 			defer p.close()
 			p.look(time.Now())
 			p.scan = never
 			p.look(time.Now())
 			pid, become := 0, func() {}
 			if name == "young" {
-				shell, stdin := reading(t, exec.Command("/bin/sh", "-c", "read go; exec "+writeScript(t)))
+				shell, stdin := reading(t, exec.Command("/bin/sh", "-c", "read go; exec "+writeScript(t, own.manager)))
 				pid = shell.Process.Pid
 				become = func() { fmt.Fprintln(stdin, "go") }
 			} else {
@@ -74,17 +75,17 @@ func TestLook(t *testing.T) {
 			become()
 			wait.Until(t, patience, "exec", func() bool {
 				comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-				return err == nil && string(comm) == "sysbox-mgr\n"
+				return err == nil && string(comm) == own.manager+"\n"
 			})
-			if changed, _ := p.look(time.Now()); !changed || p.known[pid].name != "sysbox-mgr" {
+			if changed, _ := p.look(time.Now()); !changed || p.known[pid].name != own.manager {
 				t.Errorf("process %d is not known: changed %t, %v", pid, changed, p.known)
 			}
 		})
 	}
 	t.Run("late", func(t *testing.T) {
-		p := newProcesses()
+		p := newProcesses(own)
 		defer p.close()
-		shell, stdin := reading(t, exec.Command("/bin/sh", "-c", "read go; exec "+writeScript(t)))
+		shell, stdin := reading(t, exec.Command("/bin/sh", "-c", "read go; exec "+writeScript(t, own.manager)))
 		now := time.Now()
 		for range 3 { // of which the last has it for old
 			p.look(now)
@@ -93,12 +94,12 @@ func TestLook(t *testing.T) {
 		fmt.Fprintln(stdin, "go")
 		wait.Until(t, patience, "exec", func() bool {
 			found, _ := p.identify(shell.Process.Pid)
-			return found.isSysbox()
+			return found.name == own.manager
 		})
 		p.look(now)
 		early := p.known[shell.Process.Pid].name
 		p.look(now.Add(scanAtLeastIn + time.Millisecond))
-		if late := p.known[shell.Process.Pid].name; early != "" || late != "sysbox-mgr" {
+		if late := p.known[shell.Process.Pid].name; early != "" || late != own.manager {
 			t.Errorf("known as %q, and %q when all are looked at", early, late)
 		}
 	})
@@ -106,11 +107,11 @@ func TestLook(t *testing.T) {
 
 // G2: anybody may call programs podman. However many there are, sysbox is seen.
 func TestManyEnginesHideNothing(t *testing.T) {
-	p := &processes{known: map[int]process{}}
+	p := &processes{sysbox: sysboxNames(), known: map[int]process{}}
 	for pid := 1; p.hasRoom(process{name: "podman"}); pid++ {
 		p.known[pid] = process{name: "podman"}
 	}
-	if len(p.known) != maxKnown || !p.hasRoom(process{name: "sysbox-mgr"}) {
+	if len(p.known) != maxKnown || !p.hasRoom(process{name: sysboxNames().manager}) {
 		t.Errorf("%d engines are known, and there is no room for sysbox", len(p.known))
 	}
 }
@@ -149,7 +150,7 @@ func TestCost(t *testing.T) {
 	w := run(t, Config{})
 	wait.For(t, patience, "two looks", time.After(3*lookEvery))
 	measure := func(what string) float64 {
-		count := newProcesses()
+		count := newProcesses(sysboxNames())
 		defer count.close()
 		if err := count.readLast(); err != nil {
 			t.Fatal(err)

@@ -27,6 +27,10 @@ type Config struct {
 	// EngineSockets are API sockets of engines besides the usual ones and those of
 	// the engines that run.
 	EngineSockets []string
+
+	// sysbox is what its processes are called. Only tests set it, so as not to
+	// disturb each other.
+	sysbox names
 }
 
 // Watcher collects evidence.
@@ -64,7 +68,7 @@ func (e *evidence) missed(what string, err error) {
 func New(cfg Config) *Watcher {
 	w := &Watcher{
 		config:    cfg,
-		processes: newProcesses(),
+		processes: newProcesses(cmp.Or(cfg.sysbox, sysboxNames())),
 		engines:   map[socketID]*followed{},
 		ready:     make(chan struct{}),
 		own:       ownNamespace(),

@@ -78,6 +78,11 @@ func not(holds func(message.Isolation) bool) func(message.Isolation) bool {
 	return func(i message.Isolation) bool { return !holds(i) }
 }
 
+// ownNames are for processes that no agent but this test's takes for sysbox.
+func ownNames() names {
+	return names{manager: fmt.Sprintf("sbxm%d", os.Getpid()), files: fmt.Sprintf("sbxf%d", os.Getpid())}
+}
+
 // copyOf copies a program that sleeps.
 func copyOf(t *testing.T, name string) string {
 	t.Helper()
@@ -115,34 +120,56 @@ func end(cmd *exec.Cmd) {
 // TestSysboxProcess holds G2: a process of sysbox is noticed when it starts and
 // when it ends, by the name of the process or that of its file.
 func TestSysboxProcess(t *testing.T) {
-	manager, files := copyOf(t, "sysbox-mgr"), copyOf(t, "sysbox-fs")
-	w := run(t, Config{})
+	own := ownNames()
+	w := run(t, Config{sysbox: own})
 	seen := func(cmd *exec.Cmd, name string) func(message.Isolation) bool {
 		return finding(message.IsolationSysboxProcess, fmt.Sprintf("%s, process %d", name, cmd.Process.Pid))
 	}
-	for _, tc := range []struct{ name, path string }{{"sysbox-mgr", manager}, {"sysbox-fs", files}} {
-		cmd := sleeping(t, tc.path, "sleep", "1000")
-		w.within(t, noticed, tc.name, seen(cmd, tc.name))
-		late := watching{New(Config{})}
-		if !seen(cmd, tc.name)(late.now()) {
-			t.Errorf("%s runs, but a new watcher has not seen it", tc.name)
+	for _, name := range []string{own.manager, own.files} {
+		cmd := sleeping(t, copyOf(t, name), "sleep", "1000")
+		w.within(t, noticed, name, seen(cmd, name))
+		late := watching{New(Config{sysbox: own})}
+		if !seen(cmd, name)(late.now()) {
+			t.Errorf("%s runs, but a new watcher has not seen it", name)
 		}
 		late.processes.close()
 		end(cmd)
-		w.within(t, noticed, "the end of "+tc.name, not(seen(cmd, tc.name)))
+		w.within(t, noticed, "the end of "+name, not(seen(cmd, name)))
 	}
 
 	// By the process's name: the file is a shell's.
-	shell, stdin := reading(t, exec.Command(writeScript(t)))
-	w.within(t, noticed, "a script", seen(shell, "sysbox-mgr"))
+	shell, stdin := reading(t, exec.Command(writeScript(t, own.manager)))
+	w.within(t, noticed, "a script", seen(shell, own.manager))
 	stdin.Close()
-	w.within(t, noticed, "the end of the script", not(seen(shell, "sysbox-mgr")))
+	w.within(t, noticed, "the end of the script", not(seen(shell, own.manager)))
 }
 
-// writeScript writes a script named sysbox-mgr, which runs until its input ends.
-func writeScript(t *testing.T) string {
+// TestSysboxNames holds G2: what counts are the names that sysbox's processes
+// have.
+func TestSysboxNames(t *testing.T) {
+	w := New(Config{})
+	defer w.processes.close()
+	for pid, name := range []string{"sysbox-mgr", "sysbox-fs"} {
+		if got := w.processes.wanted(name); got != name {
+			t.Errorf("%s is looked for as %q", name, got)
+		}
+		w.processes.known = map[int]process{pid: {name: name}}
+		want := message.IsolationFinding{Kind: message.IsolationSysboxProcess, Detail: fmt.Sprintf("%s, process %d", name, pid)}
+		if got := w.processes.evidence().findings; !slices.Equal(got, []message.IsolationFinding{want}) {
+			t.Errorf("%s: got %+v, want %+v", name, got, want)
+		}
+	}
+	for _, name := range []string{"", "sysbox", "sysbox-runc", "sysbox-mgr2", ownNames().manager} {
+		if got := w.processes.wanted(name); got != "" {
+			t.Errorf("%q is looked for as %q", name, got)
+		}
+	}
+}
+
+// writeScript writes a script, which runs until its input ends.
+func writeScript(t *testing.T, name string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "sysbox-mgr")
+	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nread nothing\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
