@@ -241,3 +241,42 @@ func (s *served) staysClosed() {
 		}
 	}
 }
+
+// staysClosedWhile rewrites a file in place, eight times, and checks that the ports
+// stay closed. The file is empty, then has each part of its text in turn, for a
+// pause each: long enough to be seen, and shorter than what counts as an end.
+func (s *served) staysClosedWhile(path string, pause time.Duration, parts ...string) {
+	s.b.t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	must(s.b.t, err)
+	defer f.Close()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for range 8 {
+		for _, part := range append([]string{""}, parts...) {
+			must(s.b.t, f.Truncate(int64(len(part))))
+			_, err := f.WriteAt([]byte(part), 0)
+			must(s.b.t, err)
+			for waiting := true; waiting; {
+				s.staysClosed()
+				select {
+				case <-tick.C:
+					waiting = false
+				default:
+				}
+			}
+		}
+	}
+}
+
+// wasNeverOpen looks at all that has been shown of the ports.
+func (s *served) wasNeverOpen() {
+	s.b.t.Helper()
+	for _, network := range []string{"tcp ", "udp "} {
+		for _, e := range s.b.view.events(network + s.address) {
+			if e.Port.State == control.PortOpen {
+				s.b.t.Errorf("%s%s was open: %+v", network, s.address, e)
+			}
+		}
+	}
+}

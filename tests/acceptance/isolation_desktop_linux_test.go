@@ -117,36 +117,9 @@ func TestG2NoFlicker(t *testing.T) {
 	b.startDaemon()
 	b.awaitLink()
 	b.awaitIsolation(control.Blocked, "on")
-	f, err := os.OpenFile(b.store(), os.O_WRONLY, 0)
-	must(t, err)
-	defer f.Close()
-	// Empty for a while, half of it for a while, all of it for a while: each long
-	// enough to be seen, and shorter than what counts as an end.
-	tick := time.NewTicker(150 * time.Millisecond)
-	defer tick.Stop()
-	for range 8 {
-		must(t, f.Truncate(0))
-		for _, part := range []int{0, len(storeOn) / 2, len(storeOn)} {
-			_, err := f.WriteAt([]byte(storeOn[:part]), 0)
-			must(t, err)
-			for waiting := true; waiting; {
-				served.staysClosed()
-				select {
-				case <-tick.C:
-					waiting = false
-				default:
-				}
-			}
-		}
-	}
+	served.staysClosedWhile(b.store(), 150*time.Millisecond, storeOn[:len(storeOn)/2], storeOn)
 	b.awaitIsolation(control.Blocked, "on")
-	for _, name := range []string{"tcp 127.0.0.1:7000", "udp 127.0.0.1:7000"} {
-		for _, e := range b.view.events(name) {
-			if e.Port.State == control.PortOpen {
-				t.Errorf("%s was open: %+v", name, e)
-			}
-		}
-	}
+	served.wasNeverOpen()
 	if n := strings.Count(b.daemon.output(), "host networking is on"); n > 0 {
 		t.Errorf("host networking was on %d times", n)
 	}
