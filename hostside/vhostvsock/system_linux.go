@@ -1,0 +1,114 @@
+//go:build amd64 || arm64
+
+package vhostvsock
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// supported: the rings and the protocol are read as little-endian machines that
+// do not tear aligned words have them.
+const supported = true
+
+// rightsBytes is room for the descriptors of the largest table of regions.
+var rightsBytes = unix.CmsgSpace(4 * maxRegions)
+
+// parseRights takes the descriptors that came with a message.
+func parseRights(b []byte, flags int) ([]int, error) {
+	var all []int
+	messages, err := unix.ParseSocketControlMessage(b)
+	if err != nil {
+		return nil, fmt.Errorf("parse the control message: %w", err)
+	}
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err == nil {
+			all = append(all, fds...)
+		}
+	}
+	if flags&unix.MSG_CTRUNC != 0 {
+		return all, fmt.Errorf("more than %d descriptors came", maxRegions)
+	}
+	return all, nil
+}
+
+func closeDescriptor(fd int) { unix.Close(fd) }
+
+// mapShared maps size bytes at an offset of a file. The file is mapped from its
+// beginning, as the offset of huge pages need not be a multiple of ours.
+func mapShared(fd int, offset, size uint64) ([]byte, func() error, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, nil, os.NewSyscallError("fstat", err)
+	}
+	if st.Size < 0 || offset+size > uint64(st.Size) {
+		return nil, nil, fmt.Errorf("%d bytes at %d of a file of %d: %w", size, offset, st.Size, syscall.EINVAL)
+	}
+	page := uint64(max(st.Blksize, 4096))
+	length := (offset + size + page - 1) / page * page
+	all, err := unix.Mmap(fd, 0, int(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("mmap", err)
+	}
+	return all[offset : offset+size : offset+size], func() error {
+		return os.NewSyscallError("munmap", unix.Munmap(all))
+	}, nil
+}
+
+// newKick takes an eventfd to read from.
+func newKick(fd int) (*os.File, error) {
+	if err := checkEvent(fd); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "kick"), nil
+}
+
+// checkEvent closes what is not an eventfd. QEMU on systems that have none
+// passes pipes.
+func checkEvent(fd int) error {
+	target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err == nil && target != "anon_inode:[eventfd]" {
+		err = fmt.Errorf("%s is not an eventfd", target)
+	}
+	if err == nil {
+		err = os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+	}
+	if err != nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// notifier is an eventfd to write to. The nil notifier does nothing.
+type notifier struct{ fd int }
+
+func newNotifier(fd int) (*notifier, error) {
+	if err := checkEvent(fd); err != nil {
+		return nil, err
+	}
+	return &notifier{fd: fd}, nil
+}
+
+// notify never waits: when the counter is full there are more notifications
+// waiting than anybody needs.
+func (n *notifier) notify() {
+	if n == nil {
+		return
+	}
+	one := [8]byte{1}
+	for {
+		if _, err := unix.Write(n.fd, one[:]); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+func (n *notifier) close() {
+	if n != nil {
+		unix.Close(n.fd)
+	}
+}
