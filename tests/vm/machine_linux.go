@@ -1,0 +1,129 @@
+package vm
+
+import (
+	"bufio"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vmbridge/vmbridge/tests/wait"
+)
+
+// bootLimit is generous: emulation on a busy machine with two cores.
+const bootLimit = 3 * time.Minute
+
+const qemu = "qemu-system-x86_64"
+
+// Config is a machine to start.
+type Config struct {
+	Kernel    Kernel
+	Initramfs string
+	Append    string   // more words for the kernel's command line
+	Args      []string // more arguments of QEMU
+}
+
+// VsockArgs are QEMU's arguments for a vhost-user vsock device at a socket.
+func VsockArgs(socket string) []string {
+	return []string{
+		"-chardev", "socket,id=c0,path=" + socket,
+		"-device", "vhost-user-vsock-pci,chardev=c0",
+	}
+}
+
+// Machine is a running virtual machine.
+type Machine struct {
+	t       testing.TB
+	command *exec.Cmd
+	ended   chan struct{}
+	err     error // of the process, once ended is closed
+
+	mu    sync.Mutex
+	lines []string
+}
+
+// Start boots a machine, which is killed when the test ends. It skips the test
+// where there is no QEMU.
+func Start(t testing.TB, c Config) *Machine {
+	t.Helper()
+	if _, err := exec.LookPath(qemu); err != nil {
+		t.Skipf("no QEMU (qemu-system-x86): %v", err)
+	}
+	args := []string{
+		// Never KVM: where tests run it may be missing, or not work.
+		"-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "2", "-nographic", "-nodefaults",
+		"-object", "memory-backend-memfd,id=mem0,size=512M,share=on",
+		"-machine", "q35,memory-backend=mem0",
+		"-serial", "stdio", "-monitor", "none",
+		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs,
+		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on " + c.Append,
+	}
+	args = append(args, c.Args...)
+	m := &Machine{t: t, command: exec.Command(qemu, args...), ended: make(chan struct{})}
+	console, err := m.command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.command.Stderr = m.command.Stdout
+	if err := m.command.Start(); err != nil {
+		t.Fatalf("start %s: %v", qemu, err)
+	}
+	go func() {
+		defer close(m.ended)
+		m.read(console)
+		m.err = m.command.Wait()
+	}()
+	t.Cleanup(func() {
+		m.Kill()
+		if t.Failed() {
+			t.Logf("the console:\n%s", m.Console())
+		}
+	})
+	return m
+}
+
+func (m *Machine) read(console io.Reader) {
+	in := bufio.NewScanner(console)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		m.mu.Lock()
+		m.lines = append(m.lines, strings.TrimRight(in.Text(), "\r"))
+		m.mu.Unlock()
+	}
+}
+
+// Console is what the machine and QEMU have printed.
+func (m *Machine) Console() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return strings.Join(m.lines, "\n")
+}
+
+// WaitFor waits until the console has had n lines with the text in them.
+func (m *Machine) WaitFor(text string, n int) {
+	m.t.Helper()
+	wait.Until(m.t, bootLimit, text+" on the console", func() bool {
+		select {
+		case <-m.ended:
+			m.t.Fatalf("QEMU has ended: %v", m.err)
+		default:
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		count := 0
+		for _, line := range m.lines {
+			if strings.Contains(line, text) {
+				count++
+			}
+		}
+		return count >= n
+	})
+}
+
+// Kill ends QEMU at once, and returns when it has ended.
+func (m *Machine) Kill() {
+	m.command.Process.Kill()
+	<-m.ended
+}
