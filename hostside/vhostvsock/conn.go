@@ -61,6 +61,7 @@ type Conn struct {
 	shut, shutTold, guestShut         uint32
 	updateDue, askDue                 bool
 	requested                         bool // the guest may know of it
+	accepted                          bool // the guest knows of it
 
 	asking asking
 	linger linger

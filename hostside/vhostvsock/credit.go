@@ -53,17 +53,21 @@ func (s *sendCredit) update(allocated, forwarded uint32) bool {
 func (s *sendCredit) room(queued int) int {
 	window := min(s.allocated, windowBytes)
 	used := s.sent - s.forwarded
-	if len(s.ends) > 0 {
-		used += uint32(len(s.ends)+1) * packetOverhead
+	alone := len(s.ends) == 0
+	counted := used + uint32(len(s.ends)+1)*packetOverhead
+	switch {
+	case counted < window:
+		room := int(window - counted)
+		if !alone && room < queued && room < smallPacket {
+			return 0
+		}
+		return min(room, queued)
+	case alone && used < window:
+		// A buffer so small that no packet fits by the new count: an old kernel
+		// takes it, and no other way is left.
+		return min(int(window-used), queued)
 	}
-	if used >= window {
-		return 0
-	}
-	room := int(window - used)
-	if len(s.ends) > 0 && room < queued && room < smallPacket {
-		return 0
-	}
-	return min(room, queued)
+	return 0
 }
 
 func (s *sendCredit) take(n int) {

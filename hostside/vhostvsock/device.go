@@ -181,9 +181,10 @@ func (d *Device) dial(ctx context.Context, port uint32) (*Conn, error) {
 		c.closed = true
 		c.reset(ctx.Err())
 	}
-	if c.phase == gone && c.err != nil {
+	if !c.accepted {
 		return nil, c.err
 	}
+	// It may be gone again, with something to read.
 	return c, nil
 }
 

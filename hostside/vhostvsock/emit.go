@@ -180,7 +180,7 @@ func (c *Conn) handle(h *header, payload *chain) bool {
 		if h.op != opResponse {
 			break
 		}
-		c.phase = open
+		c.phase, c.accepted = open, true
 		close(c.answered)
 		return true
 	case h.op == opRW:

@@ -76,7 +76,7 @@ func (l *Listener) Addr() net.Addr { return Addr{CID: hostCID, Port: l.port} }
 // anybody takes it.
 func (d *Device) accept(k key, h *header) bool {
 	c := newConn(d, k)
-	c.phase, c.requested, c.responseDue = open, true, true
+	c.phase, c.requested, c.accepted, c.responseDue = open, true, true, true
 	close(c.answered)
 	c.send.update(h.allocated, h.forwarded)
 	if !d.offer(c) {
