@@ -10,10 +10,10 @@
 //	Conn.Write -> out -> queue -> transmit -> ring 0 -> guest
 //	Conn.Read  <- in  <-----------  receive <- ring 1 <- guest
 //
-// One goroutine fills ring 0, the one that reads the kicks of ring 1 empties it,
-// and neither ever waits for a connection. What a connection has to tell the
-// guest is a few flags and the bytes of Write (emit); connections with something
-// to tell take turns of one packet. So a guest that does not read costs the host
+// One goroutine fills ring 0, another one empties ring 1 (traffic), and neither
+// ever waits for a connection. What a connection has to tell the guest is a few
+// flags and the bytes of Write (emit); connections with something to tell take
+// turns of one packet. So a guest that does not read costs the host
 // no memory beyond what Write has taken, a connection that nobody reads stops by
 // its credit alone, and many small writes become one packet while the ring is
 // full. What the guest sent is copied once, from its memory to the queue of the

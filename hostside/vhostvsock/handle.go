@@ -33,8 +33,8 @@ func (s *session) handle(m *message) (reply []byte, err error) {
 	s.settle()
 	if s.live {
 		// Whatever the guest had ready before is not announced again.
-		s.serve(toGuest)
-		s.serve(toHost)
+		s.wake(toGuest)
+		s.wake(toHost)
 	}
 	return reply, err
 }

@@ -18,20 +18,21 @@ const (
 )
 
 // session is one connected QEMU. Its goroutines: run handles the messages,
-// transmit fills the ring to the guest, and each ring's kicks are read by one
-// that ends when the ring has another descriptor for them, or stops.
+// transmit fills the ring to the guest, receive empties the other, and one for
+// each ring reads its kicks and wakes whoever serves it.
 type session struct {
-	device *Device
-	conn   *net.UnixConn
-	done   chan struct{}
-	once   sync.Once
-	cause  error // why it ended, set before done is closed
-	group  sync.WaitGroup
+	device  *Device
+	conn    *net.UnixConn
+	arrived chan struct{} // the ring from the guest may have something
+	done    chan struct{}
+	once    sync.Once
+	cause   error // why it ended, set before done is closed
+	group   sync.WaitGroup
 
 	// Of the goroutine that handles messages alone.
 	features  uint64
 	protocol  uint64
-	kicks     [2]*kick
+	kicks     [2]*os.File
 	stoppedAt [2]position
 	live      bool
 
@@ -47,7 +48,7 @@ type position struct {
 }
 
 func newSession(d *Device, conn *net.UnixConn) *session {
-	s := &session{device: d, conn: conn, done: make(chan struct{})}
+	s := &session{device: d, conn: conn, arrived: make(chan struct{}, 1), done: make(chan struct{})}
 	s.rings[toHost].toHost = true
 	return s
 }
@@ -55,6 +56,7 @@ func newSession(d *Device, conn *net.UnixConn) *session {
 // run serves the session until it ends, and says why.
 func (s *session) run() error {
 	s.group.Go(s.transmit)
+	s.group.Go(s.receive)
 	s.end(s.messages())
 	// Nobody touches the guest's memory any more before it is unmapped.
 	for i := range s.rings {
@@ -117,48 +119,39 @@ func (s *session) messages() (err error) {
 	}
 }
 
-// kick is the descriptor by which the guest tells that a ring has changed.
-type kick struct {
-	file *os.File
-	done chan struct{}
-}
-
+// startKick wakes whoever serves the ring when the guest says that it changed.
 func (s *session) startKick(i int, file *os.File) {
-	k := &kick{file: file, done: make(chan struct{})}
-	s.kicks[i] = k
+	s.kicks[i] = file
 	s.group.Go(func() {
-		debug.SetPanicOnFault(true)
-		defer close(k.done)
-		defer s.recoverFault()
 		b := make([]byte, 8)
 		for {
-			if n, err := k.file.Read(b); n == 0 || err != nil {
+			if n, err := file.Read(b); n == 0 || err != nil {
 				if !errors.Is(err, os.ErrClosed) {
 					s.end(fmt.Errorf("read a kick: %w", err))
 				}
 				return
 			}
-			s.serve(i)
+			s.wake(i)
 		}
 	})
 }
 
-// stopKick returns when nobody works for the ring because of a kick.
 func (s *session) stopKick(i int) {
-	if k := s.kicks[i]; k != nil {
-		k.file.Close()
-		<-k.done
+	if f := s.kicks[i]; f != nil {
+		f.Close()
 		s.kicks[i] = nil
 	}
 }
 
-// serve does what there is to do for a ring.
-func (s *session) serve(i int) {
+func (s *session) wake(i int) {
 	if i == toGuest {
 		s.device.queue.poke()
 		return
 	}
-	s.receive()
+	select {
+	case s.arrived <- struct{}{}:
+	default:
+	}
 }
 
 // settle brings the device to life when both rings can be used, and stops it

@@ -13,16 +13,28 @@ const batch = 64
 
 // transmit fills the ring to the guest until the session ends. It is the only
 // one that does.
-func (s *session) transmit() {
+func (s *session) transmit() { s.work(s.device.queue.wake, s.fill) }
+
+// receive empties the ring from the guest, likewise.
+func (s *session) receive() { s.work(s.arrived, s.drain) }
+
+// work calls step when it is woken, until step says that there is no more. A
+// guest can keep it from ever being done, but not beyond the end of the session.
+func (s *session) work(wake <-chan struct{}, step func() bool) {
 	debug.SetPanicOnFault(true)
 	defer s.recoverFault()
 	for {
 		select {
 		case <-s.done:
 			return
-		case <-s.device.queue.wake:
+		case <-wake:
 		}
-		for s.fill() {
+		for step() {
+			select {
+			case <-s.done:
+				return
+			default:
+			}
 		}
 	}
 }
@@ -89,12 +101,6 @@ func (d *Device) emit(to *chain) uint32 {
 		if length > 0 {
 			return length
 		}
-	}
-}
-
-// receive empties the ring from the guest.
-func (s *session) receive() {
-	for s.drain() {
 	}
 }
 

@@ -2,8 +2,11 @@ package vm
 
 import (
 	"bufio"
+	"bytes"
 	"io"
+	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +40,7 @@ func VsockArgs(socket string) []string {
 type Machine struct {
 	t       testing.TB
 	command *exec.Cmd
+	monitor string // the socket of QEMU's monitor
 	ended   chan struct{}
 	err     error // of the process, once ended is closed
 
@@ -51,17 +55,18 @@ func Start(t testing.TB, c Config) *Machine {
 	if _, err := exec.LookPath(qemu); err != nil {
 		t.Skipf("no QEMU (qemu-system-x86): %v", err)
 	}
+	m := &Machine{t: t, ended: make(chan struct{}), monitor: filepath.Join(t.TempDir(), "monitor")}
 	args := []string{
 		// Never KVM: where tests run it may be missing, or not work.
 		"-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "2", "-nographic", "-nodefaults",
 		"-object", "memory-backend-memfd,id=mem0,size=512M,share=on",
 		"-machine", "q35,memory-backend=mem0",
-		"-serial", "stdio", "-monitor", "none",
+		"-serial", "stdio", "-monitor", "unix:" + m.monitor + ",server=on,wait=off",
 		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs,
 		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on " + c.Append,
 	}
 	args = append(args, c.Args...)
-	m := &Machine{t: t, command: exec.Command(qemu, args...), ended: make(chan struct{})}
+	m.command = exec.Command(qemu, args...)
 	console, err := m.command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +125,40 @@ func (m *Machine) WaitFor(text string, n int) {
 		}
 		return count >= n
 	})
+}
+
+// Monitor gives QEMU's monitor a command, such as stop, cont or system_reset, and
+// returns when it has been carried out.
+func (m *Machine) Monitor(command string) {
+	m.t.Helper()
+	c, err := net.Dial("unix", m.monitor)
+	if err != nil {
+		m.t.Fatalf("QEMU's monitor: %v", err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(bootLimit))
+	in := bufio.NewReader(c)
+	if err = prompt(in); err == nil {
+		if _, err = io.WriteString(c, command+"\n"); err == nil {
+			err = prompt(in)
+		}
+	}
+	if err != nil {
+		m.t.Fatalf("QEMU's monitor, %s: %v", command, err)
+	}
+}
+
+// prompt reads until the monitor waits for a command.
+func prompt(in *bufio.Reader) error {
+	var seen []byte
+	for !bytes.HasSuffix(seen, []byte("(qemu) ")) {
+		b, err := in.ReadByte()
+		if err != nil {
+			return err
+		}
+		seen = append(seen, b)
+	}
+	return nil
 }
 
 // Kill ends QEMU at once, and returns when it has ended.

@@ -28,7 +28,9 @@ func TestVsockDevice(t *testing.T) {
 	t.Run("small writes", b.smallWrites)
 	t.Run("500 connections", b.many)
 	t.Run("the guest dials", b.guestDials)
+	t.Run("pause", b.pause)
 	t.Run("reboot", b.reboot)
+	t.Run("hard reset", b.hardReset)
 	t.Run("another machine", b.another)
 }
 
@@ -215,6 +217,36 @@ func (b *bed) guestDials(t *testing.T) {
 	if !bytes.Contains(said, []byte("connection reset")) {
 		t.Errorf("the guest says %q to a refusal, %v", said, err)
 	}
+}
+
+// pause: a connection of a machine that stops and goes on is the same one.
+func (b *bed) pause(t *testing.T) {
+	c := b.dial(t, portEcho)
+	talk(t, c, []byte("before"))
+	b.machine.Monitor("stop")
+	if _, err := c.Write([]byte("meanwhile")); err != nil {
+		t.Fatal(err)
+	}
+	b.machine.Monitor("cont")
+	got := make([]byte, len("meanwhile"))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "meanwhile" {
+		t.Fatalf("%q came back, %v", got, err)
+	}
+	talk(t, c, []byte("after"))
+	b.connect(t)
+}
+
+// hardReset: the guest has no time to close anything.
+func (b *bed) hardReset(t *testing.T) {
+	c := b.dial(t, portEcho)
+	talk(t, c, []byte("before"))
+	b.machine.Monitor("system_reset")
+	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after the reset %d bytes, %v", n, err)
+	}
+	b.machine.WaitFor("GUEST-READY", 3)
+	b.waitForGuest(t)
+	b.connect(t)
 }
 
 // reboot resets what was open, and the guest comes back on the same rings.
