@@ -32,7 +32,15 @@ type bed struct {
 	machine *vm.Machine
 }
 
-func newBed(t *testing.T) *bed {
+// newBed boots a machine whose only device is vsock.
+func newBed(t testing.TB) *bed {
+	return newBedWith(t, vm.Image{
+		Modules: []string{"virtio_pci", "vmw_vsock_virtio_transport"},
+		Script:  "guest",
+	}, "-nic", "none")
+}
+
+func newBedWith(t testing.TB, image vm.Image, args ...string) *bed {
 	kernel := vm.FindKernel(t)
 	program := filepath.Join(t.TempDir(), "guest")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "./guest")
@@ -40,13 +48,9 @@ func newBed(t *testing.T) *bed {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the guest's program: %v\n%s", err, out)
 	}
-	image := vm.Image{
-		Kernel: kernel, Modules: []string{"virtio_pci", "vmw_vsock_virtio_transport"},
-		Files:  map[string]string{"/bin/guest": program},
-		Script: "guest",
-	}
+	image.Kernel, image.Files = kernel, map[string]string{"/bin/guest": program}
 	b := &bed{socket: filepath.Join(t.TempDir(), "vsock")}
-	b.config = vm.Config{Kernel: kernel, Initramfs: image.Write(t), Args: append(vm.VsockArgs(b.socket), "-nic", "none")}
+	b.config = vm.Config{Kernel: kernel, Initramfs: image.Write(t), Args: append(vm.VsockArgs(b.socket), args...)}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: b.socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -61,12 +65,12 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-func (b *bed) boot(t *testing.T) {
+func (b *bed) boot(t testing.TB) {
 	b.machine = vm.Start(t, b.config)
 	b.machine.WaitFor("GUEST-READY", 1)
 }
 
-func (b *bed) dial(t *testing.T, port uint32) *vhostvsock.Conn {
+func (b *bed) dial(t testing.TB, port uint32) *vhostvsock.Conn {
 	t.Helper()
 	c, err := b.device.Dial(t.Context(), port)
 	if err != nil {
@@ -77,7 +81,7 @@ func (b *bed) dial(t *testing.T, port uint32) *vhostvsock.Conn {
 	return c
 }
 
-func (b *bed) waitForGuest(t *testing.T) {
+func (b *bed) waitForGuest(t testing.TB) {
 	t.Helper()
 	wait.Until(t, limit, "a guest that answers", func() bool {
 		c, err := b.device.Dial(t.Context(), portEcho)

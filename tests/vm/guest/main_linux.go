@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -20,6 +21,12 @@ const (
 	portOrders = 1001
 )
 
+// stream is a connection of whatever kind.
+type stream interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)
@@ -27,36 +34,46 @@ func main() {
 	}
 }
 
+// run listens on AF_VSOCK, and on TCP as well when the first argument says so.
 func run() error {
-	failed := make(chan error, 2)
-	for port, serve := range map[uint32]func(*vsock.Conn) error{portEcho: echo, portOrders: obey} {
+	failed := make(chan error, 4)
+	for port, handle := range map[uint32]func(stream) error{portEcho: echo, portOrders: obey} {
 		l, err := vsock.Listen(port, nil)
 		if err != nil {
 			return err
 		}
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					failed <- err
-					return
-				}
-				go func() {
-					defer c.Close()
-					if err := serve(c.(*vsock.Conn)); err != nil {
-						fmt.Println("guest:", port, err)
-					}
-				}()
+		go serve(l, handle, failed)
+		if len(os.Args) > 1 && os.Args[1] == "tcp" {
+			l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+			if err != nil {
+				return err
 			}
-		}()
+			go serve(l, handle, failed)
+		}
 	}
 	fmt.Println("GUEST-READY")
 	return <-failed
 }
 
+func serve(l net.Listener, handle func(stream) error, failed chan<- error) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			failed <- err
+			return
+		}
+		go func() {
+			defer c.Close()
+			if err := handle(c.(stream)); err != nil {
+				fmt.Println("guest:", l.Addr(), err)
+			}
+		}()
+	}
+}
+
 // echo ends its direction when the other has ended.
-func echo(c *vsock.Conn) error {
-	if _, err := io.CopyBuffer(c, onlyReader{c}, make([]byte, 64<<10)); err != nil {
+func echo(c stream) error {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, onlyReader{c}, make([]byte, 64<<10)); err != nil {
 		return err
 	}
 	return c.CloseWrite()
@@ -66,7 +83,7 @@ func echo(c *vsock.Conn) error {
 type onlyReader struct{ io.Reader }
 
 // obey reads one line: what to do.
-func obey(c *vsock.Conn) error {
+func obey(c stream) error {
 	in := bufio.NewReaderSize(c, 64<<10)
 	line, err := in.ReadString('\n')
 	if err != nil {
@@ -100,6 +117,19 @@ func obey(c *vsock.Conn) error {
 			}
 		}
 		return nil
+	case "discard": // everything, and say so
+		if _, err := io.Copy(io.Discard, onlyReader{in}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(c, "discarded")
+		return err
+	case "zeros": // for ever
+		b := make([]byte, 64<<10)
+		for {
+			if _, err := c.Write(b); err != nil {
+				return nil
+			}
+		}
 	case "stall": // read nothing until the other end closes the connection
 		fmt.Fprintln(c, "stalled")
 		select {}
