@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vmbridge/vmbridge/tests/hybriddouble"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
@@ -37,6 +38,7 @@ func carriers() []carrier {
 		{name: "tcp", conns: 2, open: func(t testing.TB) way { return endpointWay(t, "tcp://127.0.0.1:0") }},
 		{name: "exec", conns: 1, open: execWay},
 		{name: "vsock", conns: 2, open: vsockWay},
+		{name: "hybrid", conns: 2, open: hybridWay},
 		memoryCarrier(2),
 	}
 }
@@ -75,6 +77,19 @@ func endpointWay(t testing.TB, url string) way {
 		}
 	}
 	return way{l, func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, transport.DialOptions{}) }, testKey}
+}
+
+// hybridWay reaches a unix socket through a double of Firecracker.
+func hybridWay(t testing.TB) way {
+	t.Helper()
+	guest := filepath.Join(t.TempDir(), "guest.sock")
+	w := endpointWay(t, "unix://"+guest)
+	e, err := transport.Parse("hybrid://" + hybriddouble.Start(t, map[uint32]string{732: guest}) + "?port=732")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.dial = func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, transport.DialOptions{}) }
+	return w
 }
 
 // vsockWay listens on CID 1, the loopback, and nowhere else.

@@ -187,6 +187,7 @@ func TestConn(t *testing.T) {
 		{"exec", execPair},
 		{"exec reversed", func(t testing.TB) (net.Conn, net.Conn) { c1, c2 := execPair(t); return c2, c1 }},
 		{"vsock", vsockPair},
+		{"hybrid", hybridPair},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if strings.HasPrefix(tc.name, "exec") {
@@ -210,7 +211,7 @@ func TestLargeTransfer(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		pair func(testing.TB) (c1, c2 net.Conn)
-	}{{"unix", unixPair}, {"tcp", tcpPair}, {"exec", execPair}, {"vsock", vsockPair}} {
+	}{{"unix", unixPair}, {"tcp", tcpPair}, {"exec", execPair}, {"vsock", vsockPair}, {"hybrid", hybridPair}} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.name == "exec" {
 				needShell(t)

@@ -8,12 +8,14 @@
 // directions. It need not tell FIN from RST nor close one direction alone,
 // because most bridges between hosts and VMs cannot.
 //
-//	unix:///PATH       a socket of this user alone (mode 0600)
-//	vsock://CID:PORT   AF_VSOCK, Linux only; vsock://:PORT listens
-//	tcp://HOST:PORT    authenticated by the link key, not encrypted
-//	exec:COMMAND ARGS  standard input and output of a command
-//	stdio:             the other end of exec, once
-//	sandbox:           known here, made elsewhere
+//	unix:///PATH              a socket of this user alone (mode 0600)
+//	vsock://CID:PORT          AF_VSOCK, Linux only; vsock://:PORT listens
+//	hybrid:///PATH?port=N     a guest's vsock port, asked for on a unix socket
+//	tcp://HOST:PORT           authenticated by the link key, not encrypted
+//	exec:COMMAND ARGS         standard input and output of a command
+//	stdio:                    the other end of exec, once
+//	vhost-user:///PATH?cid=N  known here, made elsewhere; dialled as hybrid
+//	sandbox:                  known here, made elsewhere
 //
 // The connections are the system's own types where there are any, so that the
 // link can write without waiting through RawWrite. Those of exec and stdio are
@@ -22,6 +24,12 @@
 // A unix socket is bound, made 0600 and only then listened on, so that there is
 // no moment at which somebody else could connect. A socket that nobody answers
 // on is replaced, under a lock on its directory; a live one is ErrInUse.
+//
+// A hybrid socket is that of Firecracker and cloud-hypervisor: "CONNECT N" is
+// answered with "OK M", or by closing when nobody listens on the guest's port N.
+// The reply is read byte by byte, because the guest may speak at once; what is
+// returned is the plain unix socket. Our own device for QEMU speaks the same, and
+// says why it refuses ("ERR REASON").
 //
 // The command of exec is given to sh, so that quotes mean what they mean
 // everywhere; on Windows the system's own rules split it and there is no shell.

@@ -10,22 +10,24 @@ type Scheme string
 
 // The schemes of link URLs.
 const (
-	Unix    Scheme = "unix"
-	VSock   Scheme = "vsock"
-	TCP     Scheme = "tcp"
-	Exec    Scheme = "exec"
-	Stdio   Scheme = "stdio"
-	Sandbox Scheme = "sandbox" // whoever makes the sandbox knows how to reach it
+	Unix      Scheme = "unix"
+	VSock     Scheme = "vsock"
+	Hybrid    Scheme = "hybrid"
+	TCP       Scheme = "tcp"
+	Exec      Scheme = "exec"
+	Stdio     Scheme = "stdio"
+	VhostUser Scheme = "vhost-user" // whoever keeps the device dials its HybridEndpoint
+	Sandbox   Scheme = "sandbox"    // whoever makes the sandbox knows how to reach it
 )
 
 // Endpoint is a checked link URL. Endpoints can be compared; the zero Endpoint
 // is none.
 type Endpoint struct {
 	scheme Scheme
-	path   string // unix: the socket
+	path   string // unix, hybrid, vhost-user: the socket
 	host   string // tcp
-	port   uint32 // tcp, vsock
-	cid    uint32 // vsock: a context ID, or anyCID
+	port   uint32 // tcp, vsock, hybrid, vhost-user
+	cid    uint32 // vsock, vhost-user: a context ID; vsock: or anyCID
 	// command is what exec runs, not yet split.
 	command string
 }
@@ -33,8 +35,26 @@ type Endpoint struct {
 // Scheme says which kind of transport e names.
 func (e Endpoint) Scheme() Scheme { return e.scheme }
 
-// Path is the socket's path of a unix endpoint, and empty elsewhere.
+// Path is the socket's path of a unix, hybrid or vhost-user endpoint, and empty
+// elsewhere. That of vhost-user is for the hypervisor, see HybridEndpoint.
 func (e Endpoint) Path() string { return e.path }
+
+// CID is the guest's context ID of a vhost-user endpoint, and 0 elsewhere.
+func (e Endpoint) CID() uint32 {
+	if e.scheme != VhostUser {
+		return 0
+	}
+	return e.cid
+}
+
+// HybridEndpoint is where the device of a vhost-user endpoint is dialled, and no
+// endpoint elsewhere.
+func (e Endpoint) HybridEndpoint() Endpoint {
+	if e.scheme != VhostUser {
+		return Endpoint{}
+	}
+	return Endpoint{scheme: Hybrid, path: e.path + hybridSuffix, port: e.port}
+}
 
 // MaxConns is how many connections a link over e may consist of.
 func (e Endpoint) MaxConns() int {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -23,7 +22,8 @@ var (
 )
 
 // forms is what the errors of Parse suggest.
-const forms = "unix:///PATH, vsock://CID:PORT, tcp://HOST:PORT, exec:COMMAND, sandbox:"
+const forms = "unix:///PATH, vsock://CID:PORT, hybrid:///PATH?port=N, vhost-user:///PATH?cid=N, " +
+	"tcp://HOST:PORT, exec:COMMAND, sandbox:"
 
 // Parse reads a link URL. What follows the scheme is taken literally: there is
 // no percent-encoding. An error is one line that says what is wrong and how to
@@ -43,6 +43,10 @@ func Parse(s string) (Endpoint, error) {
 		e, problem = parseUnix(rest)
 	case VSock:
 		e, problem = parseVSock(rest)
+	case Hybrid:
+		e, problem = parseHybrid(rest)
+	case VhostUser:
+		e, problem = parseVhostUser(rest)
 	case TCP:
 		e, problem = parseTCP(rest)
 	case Exec:
@@ -54,7 +58,7 @@ func Parse(s string) (Endpoint, error) {
 		if rest != "" {
 			problem = "nothing may follow; write " + scheme + ":"
 		}
-	case "hybrid", "hyperv", "docker", "vhost-user":
+	case "hyperv", "docker":
 		return Endpoint{}, fmt.Errorf("link URL %q: %s is %w; write one of %s", s, scheme, ErrUnsupported, forms)
 	default:
 		problem = fmt.Sprintf("unknown scheme %q; write one of %s", scheme, forms)
@@ -70,10 +74,15 @@ func Parse(s string) (Endpoint, error) {
 func (e Endpoint) String() string {
 	switch e.scheme {
 	case Unix:
-		if !strings.HasPrefix(e.path, "/") { // C:\...
-			return "unix:///" + e.path
+		return e.pathURL()
+	case Hybrid:
+		return fmt.Sprintf("%s?port=%d", e.pathURL(), e.port)
+	case VhostUser:
+		s := fmt.Sprintf("%s?cid=%d", e.pathURL(), e.cid)
+		if e.port != defaultPort {
+			s += fmt.Sprintf("&port=%d", e.port)
 		}
-		return "unix://" + e.path
+		return s
 	case VSock:
 		if e.cid == anyCID {
 			return fmt.Sprintf("vsock://:%d", e.port)
@@ -87,6 +96,13 @@ func (e Endpoint) String() string {
 		return ""
 	}
 	return string(e.scheme) + ":"
+}
+
+func (e Endpoint) pathURL() string {
+	if !strings.HasPrefix(e.path, "/") { // C:\...
+		return string(e.scheme) + ":///" + e.path
+	}
+	return string(e.scheme) + "://" + e.path
 }
 
 func (e Endpoint) hostPort() string {
@@ -104,20 +120,8 @@ func MaxSocketPath() int {
 }
 
 func parseUnix(rest string) (e Endpoint, problem string) {
-	path, ok := strings.CutPrefix(rest, "//")
-	if runtime.GOOS == "windows" {
-		path = strings.TrimPrefix(path, "/") // unix:///C:/...
-	}
-	switch {
-	case !ok || !filepath.IsAbs(path):
-		return e, "the path must be absolute; write unix:///PATH"
-	case strings.HasSuffix(path, "/"):
-		return e, "the path names a directory; write unix:///PATH with the name of a socket"
-	case len(path) > MaxSocketPath():
-		return e, fmt.Sprintf("the path has %d bytes, but a socket's path may have at most %d on %s; choose a shorter one",
-			len(path), MaxSocketPath(), runtime.GOOS)
-	}
-	return Endpoint{path: path}, ""
+	e.path, problem = socketPath(rest, "unix:///PATH", "")
+	return e, problem
 }
 
 func parseVSock(rest string) (e Endpoint, problem string) {

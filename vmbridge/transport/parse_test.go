@@ -14,6 +14,7 @@ func TestParse(t *testing.T) {
 		t.Skip("the paths are those of Unix")
 	}
 	long := "/" + strings.Repeat("x", transport.MaxSocketPath())
+	device := long[:transport.MaxSocketPath()-len(".hybrid")]
 	for _, tc := range []struct {
 		url     string
 		problem string // part of the error, or empty
@@ -56,10 +57,38 @@ func TestParse(t *testing.T) {
 		{"stdio:x", "nothing may follow", transport.ErrInvalid},
 		{"sandbox:", "", nil},
 		{"sandbox:x", "nothing may follow", transport.ErrInvalid},
-		{"hybrid:///run/fc.sock?port=732", "hybrid is not supported", transport.ErrUnsupported},
+		{"hybrid:///run/fc.sock?port=732", "", nil},
+		{"hybrid:///run/what?now?port=4294967294", "", nil},
+		{"hybrid:///run/x?port=0", "", nil},
+		{"hybrid://" + long[:transport.MaxSocketPath()] + "?port=1", "", nil},
+		{"hybrid://" + long + "?port=1", "choose a shorter one", transport.ErrInvalid},
+		{"hybrid:///run/x", "no port", transport.ErrInvalid},
+		{"hybrid:///run/x?", "no port", transport.ErrInvalid},
+		{"hybrid:///run/x?port=", `the port ""`, transport.ErrInvalid},
+		{"hybrid:///run/x?port", `the port ""`, transport.ErrInvalid},
+		{"hybrid:///run/x?port=4294967295", "not a number from 0 to 4294967294", transport.ErrInvalid},
+		{"hybrid:///run/x?port=99999999999", "the port", transport.ErrInvalid},
+		{"hybrid:///run/x?port=-1", "the port", transport.ErrInvalid},
+		{"hybrid:///run/x?port=1&port=1", "twice", transport.ErrInvalid},
+		{"hybrid:///run/x?port=1&", `unknown parameter ""`, transport.ErrInvalid},
+		{"hybrid:///run/x?cid=3&port=1", `unknown parameter "cid"`, transport.ErrInvalid},
+		{"hybrid:///run/x?Port=1", `unknown parameter "Port"`, transport.ErrInvalid},
+		{"hybrid://run/x?port=1", "must be absolute", transport.ErrInvalid},
+		{"hybrid:///run/?port=1", "names a directory", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock?cid=3", "", nil},
+		{"vhost-user:///run/vm.sock?cid=4294967294&port=733", "", nil},
+		{"vhost-user://" + device + "?cid=3", "", nil},
+		{"vhost-user://" + device + "x?cid=3", ".hybrid is needed", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock", "no context ID", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock?port=732", "no context ID", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock?cid=2", "not a number from 3 to 4294967294", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock?cid=4294967295", "the cid", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock?cid=3&port=0", "the port", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock?cid=3&cid=4", "twice", transport.ErrInvalid},
+		{"vhost-user:///run/vm.sock?cid=3&size=1", `unknown parameter "size"`, transport.ErrInvalid},
+		{"vhost-user:vm.sock?cid=3", "must be absolute", transport.ErrInvalid},
 		{"hyperv://x:732", "hyperv is not supported", transport.ErrUnsupported},
 		{"docker://", "docker is not supported", transport.ErrUnsupported},
-		{"vhost-user:///x?cid=3", "vhost-user is not supported", transport.ErrUnsupported},
 		{"", "no scheme", transport.ErrInvalid},
 		{"/run/vmbridge.sock", "no scheme", transport.ErrInvalid},
 		{"http://vm", `unknown scheme "http"`, transport.ErrInvalid},
@@ -99,6 +128,9 @@ func TestEnds(t *testing.T) {
 		{"stdio:", "is for the agent", ""},
 		{"exec:true", "", "can only be dialled"},
 		{"sandbox:", "no transport", "no transport"},
+		{"hybrid:///x?port=1", "", "can only be dialled"},
+		{"hybrid:///x?port=0", "names no port", "can only be dialled"},
+		{"vhost-user:///x?cid=3", "no transport", "no transport"},
 	} {
 		e := mustParse(tc.url)
 		for _, c := range []struct {
@@ -123,6 +155,8 @@ func TestEndpointProperties(t *testing.T) {
 		warning  bool
 	}{
 		{"unix:///x", false, true, false},
+		{"hybrid:///x?port=1", false, true, false},
+		{"vhost-user:///x?cid=3", false, true, false},
 		{"vsock://3:732", false, true, false},
 		{"tcp://127.0.0.1:732", false, true, false},
 		{"tcp://[::1]:732", false, true, false},
@@ -145,12 +179,32 @@ func TestEndpointProperties(t *testing.T) {
 	}
 }
 
+// A vhost-user URL says where QEMU connects, and leads to a hybrid socket beside it.
+func TestVhostUserEndpoint(t *testing.T) {
+	for url, hybrid := range map[string]string{
+		"vhost-user:///run/vm?cid=3":          "hybrid:///run/vm.hybrid?port=732",
+		"vhost-user:///run/vm?port=732&cid=3": "hybrid:///run/vm.hybrid?port=732",
+		"vhost-user:///run/vm?cid=3&port=99":  "hybrid:///run/vm.hybrid?port=99",
+	} {
+		e := mustParse(url)
+		if e.CID() != 3 || e.Path() != "/run/vm" || e.HybridEndpoint() != mustParse(hybrid) {
+			t.Errorf("%s: CID %d at %s, dialled at %s", url, e.CID(), e.Path(), e.HybridEndpoint())
+		}
+	}
+	for _, url := range []string{"hybrid:///x?port=1", "vsock://3:732"} {
+		if e := mustParse(url); e.CID() != 0 || e.HybridEndpoint() != (transport.Endpoint{}) {
+			t.Errorf("%s: CID %d, dialled at %s", url, e.CID(), e.HybridEndpoint())
+		}
+	}
+}
+
 // FuzzParse checks that a URL that is accepted is given back, and that an
 // error is one line.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"unix:///run/x", "unix://x", "vsock://3:732", "vsock://:1", "vsock://2:", "tcp://[::1]:1", "tcp://a:0", "tcp://[a]:b:1",
-		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://", ":", "", "unix:///\xff", "tcp://a b:1",
+		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://",
+		"hybrid:///x?y?port=01", "vhost-user:///x?cid=3", "vhost-user:///x?cid=3&port=9", "vhost-user:///x?port=&cid", ":", "", "unix:///\xff", "tcp://a b:1",
 	} {
 		f.Add(s)
 	}
@@ -167,5 +221,10 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q became %q, which is read as %q, %v", s, e, again, err)
 		}
 		_, _, _ = e.Warning(), e.CanDial(), e.CanListen()
+		if h := e.HybridEndpoint(); e.Scheme() == transport.VhostUser {
+			if again, err := transport.Parse(h.String()); err != nil || again != h {
+				t.Errorf("%q leads to %q, which is read as %q, %v", s, h, again, err)
+			}
+		}
 	})
 }

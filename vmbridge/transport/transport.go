@@ -31,13 +31,13 @@ func (e Endpoint) CanDial() error {
 		return fmt.Errorf("%w: no link URL", ErrInvalid)
 	case e.scheme == Stdio:
 		return fmt.Errorf("%w: %s is for the agent; write exec:COMMAND to start one", ErrWrongEnd, e)
-	case e.scheme == Sandbox:
+	case e.scheme == Sandbox, e.scheme == VhostUser:
 		return fmt.Errorf("%w: %s has no transport of its own", ErrWrongEnd, e)
 	case e.scheme == VSock && e.cid == anyCID:
 		return fmt.Errorf("%w: %s names no guest; write vsock://CID:%d", ErrWrongEnd, e, e.port)
 	case e.scheme == VSock && (e.cid == hypervisorCID || e.cid == hostCID):
 		return fmt.Errorf("%w: context ID %d of %s is the host; guests have 3 and more", ErrWrongEnd, e.cid, e)
-	case (e.scheme == VSock || e.scheme == TCP) && e.port == 0:
+	case (e.scheme == VSock || e.scheme == Hybrid || e.scheme == TCP) && e.port == 0:
 		return fmt.Errorf("%w: %s names no port", ErrWrongEnd, e)
 	}
 	return nil
@@ -48,9 +48,9 @@ func (e Endpoint) CanListen() error {
 	switch e.scheme {
 	case "":
 		return fmt.Errorf("%w: no link URL", ErrInvalid)
-	case Exec:
+	case Exec, Hybrid:
 		return fmt.Errorf("%w: %s can only be dialled", ErrWrongEnd, e)
-	case Sandbox:
+	case Sandbox, VhostUser:
 		return fmt.Errorf("%w: %s has no transport of its own", ErrWrongEnd, e)
 	}
 	return nil
@@ -70,6 +70,8 @@ func (e Endpoint) Dial(ctx context.Context, opts DialOptions) (net.Conn, error) 
 		c, err = dialUnix(ctx, e.path)
 	case VSock:
 		c, err = dialVSock(ctx, e.cid, e.port)
+	case Hybrid:
+		c, err = dialHybrid(ctx, e.path, e.port)
 	case TCP:
 		c, err = new(net.Dialer).DialContext(ctx, "tcp", e.hostPort())
 	case Exec:
@@ -91,7 +93,10 @@ func (e Endpoint) Listen(ctx context.Context, opts ListenOptions) (net.Listener,
 	var err error
 	switch e.scheme {
 	case Unix:
-		l, err = listenUnix(ctx, e.path)
+		var u *net.UnixListener
+		if u, err = ListenUnix(ctx, e.path); err == nil {
+			l = unixListener{u}
+		}
 	case VSock:
 		l, err = listenVSock(e.cid, e.port, opts)
 	case TCP:

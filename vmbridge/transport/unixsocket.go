@@ -26,9 +26,10 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 	return tuneUnix(c), nil
 }
 
-// listenUnix makes a socket that only this user can connect to. It replaces
-// what a process that has died left behind, and nothing else.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+// ListenUnix makes a socket that only this user can connect to. It replaces
+// what a process that has died left behind, and nothing else. It is what Listen
+// does for a link, for those who listen for something else.
+func ListenUnix(ctx context.Context, path string) (*net.UnixListener, error) {
 	unlock, err := lockDir(ctx, path)
 	if err != nil {
 		return nil, err
@@ -42,7 +43,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(true)
-	return unixListener{l}, nil
+	return l, nil
 }
 
 // removeStale removes a socket that nobody answers on.

@@ -136,7 +136,7 @@ func TestRawWrite(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		pair func(testing.TB) (c1, c2 net.Conn)
-	}{{"unix", unixPair}, {"tcp", tcpPair}, {"exec", execPair}, {"vsock", vsockPair}} {
+	}{{"unix", unixPair}, {"tcp", tcpPair}, {"exec", execPair}, {"vsock", vsockPair}, {"hybrid", hybridPair}} {
 		t.Run(tc.name, func(t *testing.T) {
 			c1, c2 := tc.pair(t)
 			defer c1.Close()

@@ -17,6 +17,7 @@ const (
 	anyPort       = 1<<32 - 1 // VMADDR_PORT_ANY
 	hypervisorCID = vsock.Hypervisor
 	hostCID       = vsock.Host
+	firstGuestCID = hostCID + 1
 )
 
 func dialVSock(ctx context.Context, cid, port uint32) (net.Conn, error) {
