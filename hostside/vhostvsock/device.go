@@ -52,6 +52,9 @@ type Device struct {
 	nextPort  uint32
 }
 
+// Supported reports whether New works on this system.
+func Supported() bool { return supported }
+
 // New serves the device to one QEMU after the other that connects to the
 // listener, which the Device closes in the end.
 func New(l *net.UnixListener, config Config) (*Device, error) {
@@ -119,6 +122,14 @@ func (d *Device) attach(s *session) bool {
 	defer d.mu.Unlock()
 	d.session = s
 	return !d.closed
+}
+
+// State tells whether a virtual machine is connected, and whether a driver in its
+// guest runs the device, which Dial needs.
+func (d *Device) State() (machine, driver bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.session != nil, d.live
 }
 
 // Close disconnects the virtual machine, whose driver gets no answers from then

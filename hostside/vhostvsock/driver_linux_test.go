@@ -83,8 +83,7 @@ func newFrontend(t testing.TB, path string) *frontend {
 	t.Cleanup(func() {
 		f.conn.Close()
 		for _, r := range f.rings {
-			r.call.Close()
-			unix.Close(r.kick)
+			r.close()
 		}
 		unix.Munmap(f.memory)
 		unix.Close(f.fd)
@@ -187,7 +186,7 @@ func (f *frontend) startRing(i int) {
 	f.must(setVringBase, pair(i, uint32(r.base)))
 	f.must(setVringAddr, words(uint64(i), r.user(0), r.user(usedOffset), r.user(availOffset), 0))
 	f.must(setVringCall, pair(i, 0), r.callFD)
-	f.must(setVringKick, pair(i, 0), r.kick)
+	f.must(setVringKick, pair(i, 0), r.kickFD)
 }
 
 // stopRing gives the place where the ring stopped.
@@ -209,9 +208,11 @@ type vring struct {
 	memory []byte
 	low    []byte // where the ring is
 	events bool
-	kick   int
-	callFD int
-	call   *os.File // the same
+	// The ends of kick and call: the driver's and, by FD, the device's. Of an
+	// eventfd they are the same.
+	kick, kickFD int
+	call         *os.File
+	callFD       int
 
 	mu        sync.Mutex
 	room      sync.Cond
@@ -235,8 +236,32 @@ func newVring(f *frontend, i int) *vring {
 	if r.kick, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		f.t.Fatal(err)
 	}
+	r.kickFD = r.kick
 	r.reset()
 	return r
+}
+
+// usePipes takes pipes instead of eventfds, as QEMU does where there are none.
+func (r *vring) usePipes(t testing.TB) {
+	t.Helper()
+	r.close()
+	var kick, call [2]int
+	for _, p := range []*[2]int{&kick, &call} {
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.kickFD, r.kick = kick[0], kick[1]
+	r.call, r.callFD = os.NewFile(uintptr(call[0]), "call"), call[1]
+}
+
+func (r *vring) close() {
+	if r.kickFD != r.kick {
+		unix.Close(r.kickFD)
+		unix.Close(r.callFD)
+	}
+	r.call.Close()
+	unix.Close(r.kick)
 }
 
 // reset is what a driver that begins anew makes of the ring.

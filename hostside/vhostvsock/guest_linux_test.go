@@ -53,8 +53,13 @@ const allFeatures = deviceFeatures
 // newGuest boots a guest whose driver runs the device.
 func newGuest(t testing.TB, d *Device, path string, features uint64) *guest {
 	t.Helper()
+	return bootGuest(t, d, newFrontend(t, path), features)
+}
+
+func bootGuest(t testing.TB, d *Device, f *frontend, features uint64) *guest {
+	t.Helper()
 	g := &guest{
-		frontend: newFrontend(t, path), t: t, split: linuxSplit,
+		frontend: f, t: t, split: linuxSplit,
 		socks: make(map[key]*sock), listen: make(map[uint32]func(*sock)), window: windowBytes,
 	}
 	g.changed.L = &g.mu

@@ -284,3 +284,22 @@ func TestSecondMachine(t *testing.T) {
 	first.conn.Close()
 	second.reply(getFeatures)
 }
+
+// TestPipes: QEMU on systems without eventfds kicks, and is called, through pipes.
+func TestPipes(t *testing.T) {
+	bothFeatures(t, func(t *testing.T, features uint64) {
+		d, path := newDevice(t)
+		f := newFrontend(t, path)
+		for _, r := range f.rings {
+			r.usePipes(t)
+		}
+		g := bootGuest(t, d, f, features)
+		g.serve(1, echo)
+		for _, n := range []int{0, 1, 3 << 20} {
+			testHalfClose(t, d, n)
+		}
+		g.stopRings()
+		g.startRings(features)
+		testHalfClose(t, d, 1000)
+	})
+}

@@ -123,7 +123,7 @@ func (s *session) messages() (err error) {
 func (s *session) startKick(i int, file *os.File) {
 	s.kicks[i] = file
 	s.group.Go(func() {
-		b := make([]byte, 8)
+		b := make([]byte, 512) // a pipe holds many, an eventfd one
 		for {
 			if n, err := file.Read(b); n == 0 || err != nil {
 				if !errors.Is(err, os.ErrClosed) {

@@ -1,8 +1,9 @@
-//go:build amd64 || arm64
+//go:build (linux || darwin) && (amd64 || arm64)
 
 package vhostvsock
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -59,7 +60,7 @@ func mapShared(fd int, offset, size uint64) ([]byte, func() error, error) {
 	}, nil
 }
 
-// newKick takes an eventfd to read from.
+// newKick takes an eventfd, or the end of a pipe, to read from.
 func newKick(fd int) (*os.File, error) {
 	if err := checkEvent(fd); err != nil {
 		return nil, err
@@ -67,12 +68,13 @@ func newKick(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "kick"), nil
 }
 
-// checkEvent closes what is not an eventfd. QEMU on systems that have none
-// passes pipes.
+// checkEvent closes what is neither an eventfd nor a pipe: QEMU uses pipes where
+// the system has no eventfds. A file would have no end of kicks.
 func checkEvent(fd int) error {
-	target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	if err == nil && target != "anon_inode:[eventfd]" {
-		err = fmt.Errorf("%s is not an eventfd", target)
+	var st unix.Stat_t
+	err := os.NewSyscallError("fstat", unix.Fstat(fd, &st))
+	if err == nil && uint32(st.Mode)&unix.S_IFMT != unix.S_IFIFO && !isEventfd(fd) {
+		err = errors.New("a descriptor is neither an eventfd nor a pipe")
 	}
 	if err == nil {
 		err = os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
@@ -83,7 +85,8 @@ func checkEvent(fd int) error {
 	return err
 }
 
-// notifier is an eventfd to write to. The nil notifier does nothing.
+// notifier is an eventfd, or the end of a pipe, to write to. The nil notifier does
+// nothing.
 type notifier struct{ fd int }
 
 func newNotifier(fd int) (*notifier, error) {
@@ -93,8 +96,10 @@ func newNotifier(fd int) (*notifier, error) {
 	return &notifier{fd: fd}, nil
 }
 
-// notify never waits: when the counter is full there are more notifications
-// waiting than anybody needs.
+// notify never waits: when the counter or the pipe is full there are more
+// notifications waiting than anybody needs. A pipe whose reader has gone is
+// EPIPE, and the session about to end: Go raises SIGPIPE for standard output and
+// error alone.
 func (n *notifier) notify() {
 	if n == nil {
 		return
