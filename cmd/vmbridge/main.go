@@ -37,6 +37,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		toggleCommand("disable", "Turn host networking off: every forward and flow closes at once", false),
 		settingsCommand(),
 		guestCommand(),
+		deviceCommand(),
 		versionCommand(),
 	)
 	return program.Run(root, stderr, exitStatus)

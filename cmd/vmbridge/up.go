@@ -16,6 +16,7 @@ import (
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/daemon"
+	"github.com/vmbridge/vmbridge/hostside/vhostdevice"
 	"github.com/vmbridge/vmbridge/settings"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
@@ -37,11 +38,13 @@ func upCommand() *cobra.Command {
 		Long: `Run the daemon, in the foreground, until it is interrupted.
 
 Each link is a guest. Its URL says how the agent there is reached:
-  sandbox:              a throw-away guest on this Linux machine, no VM (the default)
-  vsock://CID:PORT      a VM's vsock
-  unix:///PATH          a unix socket that leads into the VM
-  exec:COMMAND ARGS     a command whose standard input and output are the agent's
-  tcp://HOST:PORT       TCP, which is not encrypted`,
+  sandbox:                  a throw-away guest on this Linux machine, no VM (the default)
+  vsock://CID:PORT          a VM's vsock
+  unix:///PATH              a unix socket that leads into the VM, as vfkit and krunkit have it
+  hybrid:///PATH?port=N     the vsock of Firecracker and cloud-hypervisor
+  vhost-user:///PATH?cid=N  a vsock for a plain QEMU, see vmbridge device
+  exec:COMMAND ARGS         a command whose standard input and output are the agent's
+  tcp://HOST:PORT           TCP, which is not encrypted`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := up(cmd.Context(), flags, cmd.OutOrStdout(), cmd.ErrOrStderr()); err != nil {
@@ -148,7 +151,7 @@ func noLink(path string) error {
 // checkURL finds what is wrong with a link's URL before anything is started.
 func checkURL(url string) error {
 	endpoint, err := transport.Parse(url)
-	if err != nil || endpoint.Scheme() == transport.Sandbox {
+	if err != nil || endpoint.Scheme() == transport.Sandbox || endpoint.Scheme() == transport.VhostUser {
 		return err
 	}
 	return endpoint.CanDial()
@@ -162,8 +165,15 @@ func writeBanner(w io.Writer, s daemon.Settings, defaulted bool) {
 			continue
 		}
 		fmt.Fprintf(w, "Link %s: %s\n", l.Name, l.URL)
-		if endpoint, err := transport.Parse(l.URL); err == nil && endpoint.Warning() != "" {
+		endpoint, err := transport.Parse(l.URL)
+		if err != nil {
+			continue
+		}
+		if endpoint.Warning() != "" {
 			fmt.Fprintf(w, "Warning: %s\n", endpoint.Warning())
+		}
+		if endpoint.Scheme() == transport.VhostUser {
+			fmt.Fprintf(w, "Start QEMU with:   %s\n(SIZE is the memory's, as with -m)\n", vhostdevice.QEMUFlags(endpoint.Path()))
 		}
 	}
 	for _, warning := range s.Warnings {

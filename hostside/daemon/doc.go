@@ -9,6 +9,10 @@
 // so that a restart of the agent does not take every port away and put it
 // back; then they close.
 //
+// A vhost-user link has its vsock device in a process of its own, which outlives
+// the daemon (package vhostdevice): every dial looks for it first, and starts it
+// where there is none.
+//
 // Whoever keeps the settings passes them in as plain values (Settings), at the
 // start and whenever something has changed, and Apply does what differs. It closes
 // before it opens, touches no flow that a change is not about, and waits for no

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/sandbox"
+	"github.com/vmbridge/vmbridge/hostside/vhostdevice"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
@@ -178,10 +180,29 @@ func (d *Daemon) connect(ctx context.Context, l *runningLink) error {
 		g.log.Warn(warning)
 	}
 	opts := transport.DialOptions{Stderr: func(line string) { g.log.WithField("stream", "stderr").Info(line) }}
-	l.work.Go(func() {
-		g.run(ctx, key, endpoint.MaxConns(), func(ctx context.Context) (net.Conn, error) { return endpoint.Dial(ctx, opts) })
-	})
+	dial := func(ctx context.Context) (net.Conn, error) { return endpoint.Dial(ctx, opts) }
+	if endpoint.Scheme() == transport.VhostUser {
+		if dial, err = d.deviceDialer(l, endpoint); err != nil {
+			return err
+		}
+	}
+	l.work.Go(func() { g.run(ctx, key, endpoint.MaxConns(), dial) })
 	return nil
+}
+
+// deviceDialer dials a guest behind a device of ours, which runs in a process of
+// its own and stays when the link ends: it is looked for, or started, every time.
+func (d *Daemon) deviceDialer(l *runningLink, endpoint transport.Endpoint) (func(context.Context) (net.Conn, error), error) {
+	keeper, err := vhostdevice.NewKeeper(endpoint, filepath.Join(d.config.Home, "devices", l.Name+".log"), l.guest.log)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (net.Conn, error) {
+		if err := keeper.Ensure(ctx); err != nil {
+			return nil, err
+		}
+		return endpoint.HybridEndpoint().Dial(ctx, transport.DialOptions{})
+	}, nil
 }
 
 // linkKey reads the link's key. The home's own is made when it is missing; a
