@@ -21,8 +21,22 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build bin/vmbridge and bin/vmbridge-guest, static
+build: agents ## build bin/vmbridge and bin/vmbridge-guest, static
 	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/vmbridge ./cmd/vmbridge-guest
+
+# The daemon carries the agents for guests of both kinds. gzip without name and
+# time: the same source makes the same daemon.
+AGENTS := hostside/agentbin/agents
+
+.PHONY: agents
+agents:
+	@mkdir -p bin/agents
+	@for arch in amd64 arm64; do \
+	  agent=vmbridge-guest-$$arch; echo "build linux/$$arch agent"; \
+	  GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/agents/$$agent ./cmd/vmbridge-guest; \
+	  gzip -9nc bin/agents/$$agent > bin/agents/$$agent.gz; \
+	  cmp -s bin/agents/$$agent.gz $(AGENTS)/$$agent.gz || mv bin/agents/$$agent.gz $(AGENTS)/$$agent.gz; \
+	done; rm -r bin/agents
 
 .PHONY: run
 run: build ## build, then run the daemon on the sandbox guest (as root, on Linux)
@@ -66,4 +80,4 @@ lint: vet ## gofmt, go vet and staticcheck
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin $(AGENTS)/*.gz

@@ -14,6 +14,8 @@ import (
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/guestside/agent"
 	"github.com/vmbridge/vmbridge/guestside/hostreach"
+	"github.com/vmbridge/vmbridge/guestside/install"
+	"github.com/vmbridge/vmbridge/guestside/ready"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
@@ -23,7 +25,7 @@ var version string
 const (
 	// 732 is privileged, so that no ordinary process in the guest takes it first.
 	defaultListen = "vsock://:732"
-	defaultKey    = "/etc/vmbridge/link.key"
+	defaultKey    = install.KeyFile
 )
 
 func main() {
@@ -39,7 +41,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(serveCommand(), &cobra.Command{
+	root.AddCommand(serveCommand(), installCommand(), uninstallCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Tell the version of this program",
 		Args:  cobra.NoArgs,
@@ -119,6 +121,11 @@ func serve(ctx context.Context, cmd *cobra.Command, flags serveFlags) error {
 		HostReach: hostReach,
 		Logger:    logger,
 		Version:   program.Version(version),
+		Serving: func() {
+			if err := ready.Tell(); err != nil {
+				logger.WithError(err).Warn("the agent serves, but cannot say so")
+			}
+		},
 	})
 }
 

@@ -22,6 +22,9 @@ func TestErrors(t *testing.T) {
 		{"serve --listen unix:///" + strings.Repeat("long/", 30) + "s", 2, "at most"},
 		{"serve --stdio --listen unix:///x", 2, "exclude"},
 		{"serve --detect guess", 2, "guess"},
+		{"install --nope", 2, "--nope"},
+		{"install extra", 2, "extra"},
+		{"uninstall extra", 2, "extra"},
 		{"serve --listen unix:///nowhere/s --key " + missing, 1, missing},
 	} {
 		t.Run(test.args, func(t *testing.T) {

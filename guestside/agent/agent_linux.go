@@ -45,6 +45,8 @@ type Config struct {
 	Isolation isolation.Config
 	Logger    *logrus.Logger
 	Version   string
+	// Serving is called once, when the agent listens; it may be nil.
+	Serving func()
 }
 
 // Run is the agent: it serves hosts until ctx ends, or on stdio until the host
@@ -99,13 +101,18 @@ func Run(ctx context.Context, config Config) error {
 		deliverer: newDeliverer(ctx, config.Logger),
 		hostReach: hostReach,
 		isolation: isolation.New(config.Isolation),
+		journal:   newJournal(),
 		reports:   map[*link.Session]context.CancelFunc{},
 	}
+	config.Logger.AddHook(a.journal)
 	detection := tracker.Detection()
 	config.Logger.WithFields(logrus.Fields{
 		"listen": endpoint.String(), "version": config.Version,
 		"detection": detection.State, "reason": detection.Reason,
 	}).Info("agent started")
+	if config.Serving != nil {
+		config.Serving()
+	}
 	group.Go(func() error { return tracker.Run(ctx) })
 	group.Go(func() error {
 		a.isolation.Run(ctx)
@@ -151,6 +158,7 @@ type agent struct {
 	deliverer *deliverer
 	hostReach *hostreach.Reach
 	isolation *isolation.Watcher
+	journal   *journal
 	work      sync.WaitGroup // the reporting goroutines
 
 	mu      sync.Mutex
@@ -200,6 +208,7 @@ func (a *agent) Down(s *link.Session, err error) {
 	a.reports[s]()
 	delete(a.reports, s)
 	a.mu.Unlock()
+	a.journal.leave(s)
 	a.hostReach.Gone(s)
 	a.config.Logger.WithField("reason", err).Info("a host is gone")
 }
@@ -207,6 +216,9 @@ func (a *agent) Down(s *link.Session, err error) {
 // Message implements link.Handler.
 func (a *agent) Message(s *link.Session, m message.Message) {
 	if m.Host != nil {
+		if m.Host.Log {
+			a.sendLog(s)
+		}
 		a.hostReach.Want(s, m.Host.HostReach)
 		if idle := m.Host.UDPIdleMilliseconds; idle > 0 { // of several hosts, the last word counts
 			a.hostReach.SetUDPIdle(time.Duration(idle) * time.Millisecond)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/hostside/agentlog"
 	"github.com/vmbridge/vmbridge/hostside/carry"
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/forward"
@@ -17,6 +18,7 @@ import (
 	"github.com/vmbridge/vmbridge/vmbridge/association"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
+	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
 // linkGrace is how long forwards outlive their session: an agent that restarts
@@ -36,9 +38,12 @@ type guest struct {
 	engine  *forward.Engine
 	reach   *reach.Reach
 	carrier *carry.Carrier
-	log     logrus.FieldLogger
-	news    func()          // tells the daemon that about has changed
-	ended   <-chan struct{} // the link is to end
+	log     *logrus.Entry
+	// agentLog takes the agent's log, where that comes over the link.
+	agentLog *agentlog.Log
+	wantsLog bool
+	news     func()          // tells the daemon that about has changed
+	ended    <-chan struct{} // the link is to end
 
 	mu      sync.Mutex
 	session *link.Session  // nil while the link is down
@@ -74,16 +79,22 @@ var _ link.Handler = (*guest)(nil)
 
 func newGuest(ctx context.Context, l Link, d *Daemon) *guest {
 	now := d.current()
-	return &guest{
+	g := &guest{
 		name: l.Name, url: l.URL, engine: d.engine, reach: d.reach,
 		carrier: carry.New(association.Limits{Idle: now.Limits.UDPIdle}),
 		log:     d.config.Logger.WithField("link", l.Name),
 		news:    d.guestNews,
 		ended:   ctx.Done(),
 		state:   link.State{Phase: link.Connecting},
-		host:    d.aboutHost(now),
 		limits:  now.Limits,
 	}
+	g.agentLog = agentlog.New(g.log)
+	// The standard error of a command, and of the sandbox's agent, has it already.
+	endpoint, err := transport.Parse(l.URL)
+	g.wantsLog = err == nil && endpoint.Scheme() != transport.Exec && endpoint.Scheme() != transport.Sandbox
+	g.host = d.aboutHost(now)
+	g.host.Log = g.wantsLog
+	return g
 }
 
 // cannotStart says so for the rest of the guest's life.
@@ -166,6 +177,7 @@ func (g *guest) Down(*link.Session, error) {
 	g.mu.Unlock()
 	close(g.reports)
 	g.applied.Wait()
+	g.agentLog.Flush()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.grace = time.AfterFunc(linkGrace, func() {
@@ -181,6 +193,9 @@ func (g *guest) Down(*link.Session, error) {
 
 // Message implements link.Handler.
 func (g *guest) Message(_ *link.Session, m message.Message) {
+	if m.Log != nil && g.wantsLog {
+		g.agentLog.Add(*m.Log)
+	}
 	g.mu.Lock()
 	if m.Agent != nil {
 		news := g.judged == nil || !reflect.DeepEqual(g.agent.Isolation, m.Agent.Isolation)
@@ -249,6 +264,7 @@ func (g *guest) setLimits(l Limits) {
 
 // catchUp applies what has changed since the guest was made.
 func (g *guest) catchUp(l Limits, about message.Host) {
+	about.Log = g.wantsLog
 	g.mu.Lock()
 	limited, told := g.limits == l, g.host == about
 	g.mu.Unlock()
@@ -265,48 +281,6 @@ func (g *guest) Stream(s *link.Stream) { g.reach.Stream(g.name, s) }
 
 // Datagrams implements link.Handler.
 func (g *guest) Datagrams(f *link.DatagramFlow) { g.reach.Datagrams(g.name, f) }
-
-// tellHost tells the agent, now or when it is there, what the host wants. It does
-// not wait for an agent that does not read.
-func (g *guest) tellHost(about message.Host) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.host = about
-	if g.session == nil {
-		return
-	}
-	if about.HostReach && g.agent.HostReach.State != message.HostReachUnavailable {
-		// What it said before is old: it answers everything that it is told.
-		g.agent.HostReach = message.Feature{State: message.HostReachOff, Reason: "it is being turned on"}
-	}
-	g.untold = append(g.untold, about)
-	g.startTelling()
-}
-
-// startTelling is called with mu held.
-func (g *guest) startTelling() {
-	if !g.telling && g.isJudged && g.session != nil {
-		g.telling = true
-		g.applied.Go(g.tell)
-	}
-}
-
-// tell sends until the agent has been told everything, or the session has ended.
-func (g *guest) tell() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	defer func() { g.telling = false }()
-	for g.session != nil && len(g.untold) > 0 {
-		session, about := g.session, g.untold[0]
-		g.untold = g.untold[1:]
-		g.mu.Unlock()
-		err := session.Send(message.Message{Host: &about})
-		g.mu.Lock()
-		if err != nil {
-			return
-		}
-	}
-}
 
 // cutFlows resets everything that the link carries.
 func (g *guest) cutFlows() {

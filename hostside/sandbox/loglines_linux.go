@@ -3,9 +3,11 @@ package sandbox
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/hostside/agentlog"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
@@ -43,24 +45,16 @@ func (l *logLines) log(line []byte) {
 		}
 		return
 	}
-	text, _ := fields[logrus.FieldKeyMsg].(string)
-	name, _ := fields[logrus.FieldKeyLevel].(string)
-	level, err := logrus.ParseLevel(name)
-	if err != nil {
-		level = logrus.InfoLevel
+	text := func(key string) string {
+		s, _ := fields[key].(string)
+		delete(fields, key)
+		return s
 	}
-	// Fatal and panic are the agent's, not ours.
-	level = max(level, logrus.ErrorLevel)
-	entry := l.logger
+	entry := message.Log{Level: text(logrus.FieldKeyLevel), Text: text(logrus.FieldKeyMsg), Fields: map[string]string{}}
+	delete(fields, logrus.FieldKeyTime)
 	for key, value := range fields {
-		switch key {
-		case logrus.FieldKeyMsg, logrus.FieldKeyLevel, logrus.FieldKeyTime:
-			continue
-		}
-		if s, ok := value.(string); ok {
-			value = message.Clean(s, maxLogLine)
-		}
-		entry = entry.WithField(message.Clean(key, 64), value)
+		entry.Fields[key] = fmt.Sprint(value)
 	}
-	entry.Log(level, "agent: "+message.Clean(text, maxLogLine))
+	entry.Clean()
+	agentlog.Write(l.logger, entry)
 }

@@ -39,7 +39,7 @@ func TestLogLines(t *testing.T) {
 			t.Errorf("line %d: got %v, want %v", i, got, want[i])
 		}
 	}
-	if entries[0].Data["n"] != 3.0 || entries[0].Data["sandbox"] != "x" {
+	if entries[0].Data["n"] != "3" || entries[0].Data["sandbox"] != "x" {
 		t.Errorf("fields: %v", entries[0].Data)
 	}
 }

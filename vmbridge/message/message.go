@@ -96,6 +96,8 @@ type Host struct {
 	Version string `json:"version"`
 	// HostReach says that processes of the guest may reach the host's loopback.
 	HostReach bool `json:"host_reach"`
+	// Log asks for the agent's log.
+	Log bool `json:"log,omitempty"`
 	// UDPIdleMilliseconds is how long the guest keeps the association of a UDP client
 	// that neither sends nor receives. 0 leaves it to the agent.
 	UDPIdleMilliseconds int `json:"udp_idle_milliseconds,omitempty"`
@@ -113,6 +115,7 @@ type Message struct {
 	Listeners *Listeners `json:"listeners,omitempty"`
 	Agent     *Agent     `json:"agent,omitempty"`
 	Host      *Host      `json:"host,omitempty"`
+	Log       *Log       `json:"log,omitempty"`
 }
 
 // ErrInvalid is wrapped by every error of Decode.
@@ -166,6 +169,9 @@ func Decode(data []byte) (Message, error) {
 	if h := m.Host; h != nil {
 		h.Version = Clean(h.Version, maxName)
 		h.UDPIdleMilliseconds = min(max(h.UDPIdleMilliseconds, 0), maxIdleMilliseconds)
+	}
+	if m.Log != nil {
+		m.Log.Clean()
 	}
 	return m, nil
 }
