@@ -29,6 +29,7 @@ func (s *service) connect(r *netstack.Request) {
 	select {
 	case <-s.ready:
 	case <-s.ctx.Done():
+		r.Refuse()
 		return
 	}
 	session := s.session()

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -175,6 +177,52 @@ func TestOnAndOff(t *testing.T) {
 	if state, _ := b.reach.State(); state.State != message.HostReachOff {
 		t.Errorf("closed, and %+v", state)
 	}
+}
+
+// Whoever connects while host reach is turned off is refused at once, wherever the
+// connect had got to: the host does not serve the port, and neither does the guest.
+func TestConnectsWhileTurnedOff(t *testing.T) {
+	if !isolate.InNetnsWithTUN(t) {
+		return
+	}
+	if _, err := exec.LookPath("nc"); err != nil {
+		t.Skip("no nc here (Debian package netcat-openbsd)")
+	}
+	b := newBed(t)
+	b.stream = func(s *link.Stream) { s.Refuse(wire.CodeRefused) }
+	session, _ := b.connect(t)
+	// Not started one by one: a fork at the wrong moment would keep the device.
+	running := filepath.Join(t.TempDir(), "running")
+	if err := os.WriteFile(running, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loop := `while test -e "$0"; do nc -nzv -w 5 127.0.0.1 7000; done 2>&1`
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			out, _ := exec.CommandContext(ctx, "sh", "-c", loop, running).Output()
+			for line := range strings.Lines(string(out)) {
+				if !strings.Contains(line, "refused") {
+					t.Errorf("a connect ends with %q", line)
+				}
+			}
+			if len(out) == 0 {
+				t.Error("a client has not connected")
+			}
+		})
+	}
+	for range 20 {
+		b.reach.Want(session, true)
+		b.await(t, message.HostReachOn)
+		b.reach.Want(session, false)
+		b.await(t, message.HostReachOff)
+	}
+	if err := os.Remove(running); err != nil {
+		t.Error(err)
+	}
+	clients.Wait()
 }
 
 // An agent that is told to stay out does, and says why.

@@ -85,9 +85,14 @@ func (l *link) start() {
 	})
 }
 
+// settleTime is how long the device is read after its owner has ceased to send
+// clients here. One of them may have been interrupted between the look at the
+// address and its first packet, and whatever is not answered now never is.
+const settleTime = 20 * time.Millisecond
+
 // stop ends the goroutines.
 func (l *link) stop() {
-	_ = l.set(time.Unix(1, 0))
+	_ = l.set(time.Now().Add(settleTime))
 	<-l.ended
 	l.writing.Wait()
 }

@@ -33,20 +33,32 @@ func (r *requests) init() {
 	r.perPort = make(map[uint16]int)
 }
 
-// begin reports whether a new request may be made of a SYN.
-func (r *requests) begin(id stack.TransportEndpointID) bool {
+// What becomes of a SYN.
+type verdict int
+
+const (
+	hold   verdict = iota // it is a new request
+	drop                  // it comes again, if anybody still waits then
+	refuse                // there will be no answer any more
+)
+
+// begin says what becomes of a SYN.
+func (r *requests) begin(id stack.TransportEndpointID) verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, repeated := r.pending[id]; repeated || r.closed {
-		return false
+	if _, repeated := r.pending[id]; repeated {
+		return drop
+	}
+	if r.closed {
+		return refuse
 	}
 	if len(r.pending) >= maxHalfOpen || r.perPort[id.LocalPort] >= maxHalfOpenPerPort {
-		return false
+		return drop
 	}
 	r.pending[id] = struct{}{}
 	r.perPort[id.LocalPort]++
 	r.running.Add(1)
-	return true
+	return hold
 }
 
 // answered gives an answer and makes room. The goroutine of the request may go on.
@@ -77,8 +89,11 @@ func (s *Stack) handleTCP(id stack.TransportEndpointID, packet *stack.PacketBuff
 	if flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
 		return false
 	}
-	if !s.requests.begin(id) {
+	switch s.requests.begin(id) {
+	case drop:
 		return true
+	case refuse:
+		return false
 	}
 	if s.forwarder.HandlePacket(id, packet) {
 		return true // and request runs

@@ -133,8 +133,9 @@ func (s *Stack) configure() error {
 // somebody removed it.
 func (s *Stack) Done() <-chan struct{} { return s.link.ended }
 
-// Close resets all connections and waits for the stack's goroutines, and so for
-// the calls of Config.TCP to return. It is idempotent.
+// Close refuses what still comes for a moment, resets all connections, and waits
+// for the stack's goroutines, and so for the calls of Config.TCP to return. It is
+// idempotent.
 func (s *Stack) Close() error {
 	s.closing.Do(func() {
 		s.requests.close()
