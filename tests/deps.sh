@@ -12,6 +12,7 @@ wanted=(
   pasta=passt gcc=gcc
   curl=curl dig=bind9-dnsutils dnsmasq=dnsmasq-base python3=python3
   redis-server=redis-server redis-cli=redis-tools
+  qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mke2fs=e2fsprogs
   strace=strace dh_bash-completion=bash-completion
 )
 

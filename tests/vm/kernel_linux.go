@@ -3,7 +3,6 @@ package vm
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -32,27 +31,8 @@ func findKernel() (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	cache, err := os.UserCacheDir()
+	root, err := cached(name, func(path string) error { return unpack(name, path) })
 	if err != nil {
-		return Kernel{}, err
-	}
-	root := filepath.Join(cache, "vmbridge-tests", name)
-	if _, err := os.Stat(root); err == nil {
-		return kernelIn(root)
-	}
-	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
-		return Kernel{}, err
-	}
-	work, err := os.MkdirTemp(filepath.Dir(root), "unpack")
-	if err != nil {
-		return Kernel{}, err
-	}
-	defer os.RemoveAll(work)
-	if err := unpack(name, work); err != nil {
-		return Kernel{}, err
-	}
-	// Another test may have been faster: its copy is as good.
-	if err := os.Rename(filepath.Join(work, "root"), root); err != nil && !errors.Is(err, os.ErrExist) {
 		return Kernel{}, err
 	}
 	return kernelIn(root)
@@ -72,7 +52,8 @@ func kernelPackage() (string, error) {
 	return "", errors.New("apt knows no linux-image-cloud-amd64")
 }
 
-func unpack(name, work string) error {
+func unpack(name, root string) error {
+	work := filepath.Dir(root)
 	get := exec.Command("apt-get", "download", name)
 	get.Dir = work
 	if out, err := get.CombinedOutput(); err != nil {
@@ -82,7 +63,7 @@ func unpack(name, work string) error {
 	if err != nil || len(packages) != 1 {
 		return fmt.Errorf("apt-get download %s left %d packages", name, len(packages))
 	}
-	out, err := exec.Command("dpkg", "-x", packages[0], filepath.Join(work, "root")).CombinedOutput()
+	out, err := exec.Command("dpkg", "-x", packages[0], root).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("dpkg -x %s: %w: %s", packages[0], err, out)
 	}

@@ -3,6 +3,7 @@ package vm
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"io"
 	"net"
 	"os/exec"
@@ -25,6 +26,8 @@ type Config struct {
 	Kernel    Kernel
 	Initramfs string
 	Append    string   // more words for the kernel's command line
+	Memory    string   // as QEMU has it; 512M when empty
+	Disk      string   // the file of /dev/vda, which stays as it is; none when empty
 	Args      []string // more arguments of QEMU
 }
 
@@ -56,14 +59,19 @@ func Start(t testing.TB, c Config) *Machine {
 		t.Skipf("no QEMU (qemu-system-x86): %v", err)
 	}
 	m := &Machine{t: t, ended: make(chan struct{}), monitor: filepath.Join(t.TempDir(), "monitor")}
+	memory := cmp.Or(c.Memory, "512M")
 	args := []string{
 		// Never KVM: where tests run it may be missing, or not work.
-		"-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "2", "-nographic", "-nodefaults",
-		"-object", "memory-backend-memfd,id=mem0,size=512M,share=on",
+		"-accel", "tcg", "-cpu", "max", "-m", memory, "-smp", "2", "-nographic", "-nodefaults",
+		"-object", "memory-backend-memfd,id=mem0,size=" + memory + ",share=on",
 		"-machine", "q35,memory-backend=mem0",
 		"-serial", "stdio", "-monitor", "unix:" + m.monitor + ",server=on,wait=off",
 		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs,
 		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on " + c.Append,
+	}
+	if c.Disk != "" {
+		// What the machine writes goes to a file that QEMU has deleted already.
+		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+c.Disk)
 	}
 	args = append(args, c.Args...)
 	m.command = exec.Command(qemu, args...)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
+
+	"github.com/vmbridge/vmbridge/tests/vm/orders"
 )
 
 // Ports of the servers; the tests have them too.
@@ -28,7 +30,13 @@ type stream interface {
 }
 
 func main() {
-	if err := run(); err != nil {
+	var err error
+	if args := os.Args[1:]; len(args) == 3 {
+		err = client(args[0], args[1], args[2])
+	} else {
+		err = run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)
 		os.Exit(1)
 	}
@@ -36,8 +44,16 @@ func main() {
 
 // run listens on AF_VSOCK, and on TCP as well when the first argument says so.
 func run() error {
-	failed := make(chan error, 4)
-	for port, handle := range map[uint32]func(stream) error{portEcho: echo, portOrders: obey} {
+	// An init may have started it with less.
+	if err := os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
+		return err
+	}
+	failed := make(chan error, 6)
+	handlers := map[uint32]func(stream) error{
+		portEcho: echo, portOrders: obey,
+		orders.Port: func(c stream) error { return orders.Serve(c) },
+	}
+	for port, handle := range handlers {
 		l, err := vsock.Listen(port, nil)
 		if err != nil {
 			return err
