@@ -105,7 +105,7 @@ func Run(ctx context.Context, config Config) error {
 		reports:   map[*link.Session]context.CancelFunc{},
 	}
 	config.Logger.AddHook(a.journal)
-	detection := tracker.Detection()
+	detection, _ := tracker.Detection()
 	config.Logger.WithFields(logrus.Fields{
 		"listen": endpoint.String(), "version": config.Version,
 		"detection": detection.State, "reason": detection.Reason,
@@ -233,11 +233,12 @@ func (a *agent) Stream(s *link.Stream) { a.deliverer.stream(s) }
 func (a *agent) Datagrams(f *link.DatagramFlow) { a.deliverer.datagrams(f) }
 
 // changes are of what was told about the agent.
-type changes struct{ hostReach, isolation <-chan struct{} }
+type changes struct{ detection, hostReach, isolation <-chan struct{} }
 
 // wait waits for a change; false when ctx has ended.
 func (c changes) wait(ctx context.Context) bool {
 	select {
+	case <-c.detection:
 	case <-c.hostReach:
 	case <-c.isolation:
 	case <-ctx.Done():
@@ -248,16 +249,17 @@ func (c changes) wait(ctx context.Context) bool {
 
 // reportAgent tells a host about the agent as it is now.
 func (a *agent) reportAgent(s *link.Session) (changes, error) {
+	detection, detectionChanged := a.tracker.Detection()
 	hostReach, hostReachChanged := a.hostReach.State()
 	isolation, isolationChanged := a.isolation.Report()
 	about := message.Agent{
 		Version:   a.config.Version,
 		Kernel:    kernel(),
-		Detection: a.tracker.Detection(),
+		Detection: detection,
 		HostReach: hostReach,
 		Isolation: &isolation,
 	}
-	return changes{hostReachChanged, isolationChanged}, s.Send(message.Message{Agent: &about})
+	return changes{detectionChanged, hostReachChanged, isolationChanged}, s.Send(message.Message{Agent: &about})
 }
 
 // reportListeners tells a host what listens, until either ends.

@@ -34,6 +34,7 @@ func (t *Tracker) look(ctx context.Context, p *protocolState) {
 	}
 	if p.failing {
 		p.failing = false
+		t.detection.failed(p.number, nil)
 		t.log.WithField("protocol", p.number).Info("listeners can be seen again")
 	}
 	p.dump = dump
@@ -79,6 +80,7 @@ func (t *Tracker) dumpFailed(p *protocolState, err error, now time.Time) {
 		return
 	}
 	p.failing = true
+	t.detection.failed(p.number, err)
 	p.plan.at(now.Add(followUp1))
 	t.log.WithError(err).WithField("protocol", p.number).Warn("listeners cannot be seen, what is known stays")
 }

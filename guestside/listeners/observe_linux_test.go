@@ -46,7 +46,7 @@ func observe(t testing.TB, cfg Config) *observer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := tracker.Detection(); cfg.Detect == Auto && (d.State != detectEBPF || d.Reason != "") {
+	if d, _ := tracker.Detection(); cfg.Detect == Auto && (d.State != detectEBPF || d.Reason != "") {
 		tracker.Close()
 		t.Skipf("no eBPF on this kernel: %s %s", d.State, d.Reason)
 	}

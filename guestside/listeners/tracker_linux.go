@@ -15,12 +15,6 @@ import (
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
-// States of message.Feature for detection.
-const (
-	detectEBPF = "ebpf"
-	detectPoll = "poll"
-)
-
 // initPIDNamespace is the inode of the initial pid namespace
 // (PROC_PID_INIT_INO in the kernel's include/linux/proc_ns.h).
 const initPIDNamespace = 0xEFFFFFFC
@@ -29,7 +23,7 @@ const initPIDNamespace = 0xEFFFFFFC
 type Tracker struct {
 	log       logrus.FieldLogger
 	ephemeral bool
-	detection message.Feature
+	detection detection
 	table     *table
 
 	conn      *sockdiag.Conn
@@ -72,6 +66,7 @@ func New(cfg Config) (*Tracker, error) {
 	t := &Tracker{
 		log:       cfg.Logger,
 		ephemeral: cfg.Ephemeral,
+		detection: detection{changed: make(chan struct{})},
 		self:      cfg.self,
 		table:     newTable(cfg.Limit),
 		news:      news{wake: make(chan struct{}, 1)},
@@ -113,31 +108,33 @@ func (t *Tracker) open(cfg Config) (err error) {
 func (t *Tracker) openWake(cfg Config) {
 	t.tcp().plan.polled, t.udp().plan.polled = true, true
 	if cfg.Detect == Poll {
-		t.detection = message.Feature{State: detectPoll, Reason: "polling was asked for"}
+		t.detection.means = message.Feature{State: detectPoll, Reason: "polling was asked for"}
 		return
 	}
 	source, err := wake.Open(wake.Config{AnyPort: cfg.Ephemeral})
 	if err != nil {
-		t.detection = message.Feature{State: detectPoll, Reason: "no eBPF: " + err.Error()}
+		t.detection.means = message.Feature{State: detectPoll, Reason: "no eBPF: " + err.Error()}
 		return
 	}
 	t.source = source
 	t.tcp().plan.polled, t.udp().plan.polled = source.TCP() != nil, source.UDP() != nil
-	t.detection = message.Feature{State: detectEBPF}
+	t.detection.means = message.Feature{State: detectEBPF}
 	switch {
 	case source.TCP() != nil:
-		t.detection.Reason = "TCP is polled: " + source.TCP().Error()
+		t.detection.means.Reason = "TCP is polled: " + source.TCP().Error()
 	case source.UDP() != nil:
-		t.detection.Reason = "UDP is polled: " + source.UDP().Error()
+		t.detection.means.Reason = "UDP is polled: " + source.UDP().Error()
 	}
 }
 
 func (t *Tracker) tcp() *protocolState { return t.protocols[0] }
 func (t *Tracker) udp() *protocolState { return t.protocols[1] }
 
-// Detection tells how listeners are detected: State is "ebpf" or "poll", Reason
-// says why it is not, or not all of it, eBPF.
-func (t *Tracker) Detection() message.Feature { return t.detection }
+// Detection tells how listeners are detected, and gives a channel that is closed
+// when that changes. State is "ebpf" or "poll", and Reason says why it is not, or
+// not all of it, eBPF; or it is "unavailable" while the kernel does not tell of
+// its sockets.
+func (t *Tracker) Detection() (message.Feature, <-chan struct{}) { return t.detection.get() }
 
 // Watch begins to follow the listeners. It may be called at any time, also
 // before Run, and any number of times.

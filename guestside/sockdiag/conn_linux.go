@@ -98,6 +98,9 @@ func (c *Conn) dump(dst []Socket, p Protocol, state State) ([]Socket, Result, er
 			c.noIPv6 = true
 			continue
 		}
+		if isNoFamily(err) {
+			return dst, Result{}, fmt.Errorf("dump %s sockets: the kernel lacks inet_diag or %[1]s_diag, or cannot load them: %w", p, err)
+		}
 		if err != nil {
 			return dst, Result{}, fmt.Errorf("dump %s sockets of family %d: %w", p, family, err)
 		}

@@ -78,7 +78,7 @@ const MaxListenersPerMessage = 512
 type Agent struct {
 	Version   string  `json:"version"`
 	Kernel    string  `json:"kernel"`
-	Detection Feature `json:"detection"`  // State "ebpf" or "poll"
+	Detection Feature `json:"detection"`  // State "ebpf", "poll" or "unavailable"
 	HostReach Feature `json:"host_reach"` // State is one of the constants below
 	// Isolation is nil from an agent that does not look for it.
 	Isolation *Isolation `json:"isolation,omitempty"`
