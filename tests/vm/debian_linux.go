@@ -48,7 +48,7 @@ si::sysinit:/sbin/openrc sysinit
 bo::bootwait:/sbin/openrc boot
 de:3:wait:/sbin/openrc default
 sh:06:wait:/sbin/openrc shutdown
-re:6:wait:/sbin/reboot -dkn
+re:6:wait:/sbin/reboot -d -f
 or:3:respawn:/bin/sh -c "exec /usr/local/bin/guest >/dev/console 2>&1 </dev/null"
 END
 # Most of what Debian starts at boot takes long in emulation, and does nothing.

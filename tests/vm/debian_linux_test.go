@@ -76,7 +76,13 @@ func testKeys(t *testing.T, s *system) {
 	eventually(t, patience, "the link is refused", func() error { return s.linkIs(control.LinkRefused, "key") })
 	s.install(s.key())
 	s.awaitLink()
-	eventually(t, patience, "the agent has all that the kernel offers", func() error {
+	s.awaitWhole()
+}
+
+// awaitWhole waits until the agent has all that the kernel offers.
+func (s *system) awaitWhole() {
+	s.t.Helper()
+	eventually(s.t, patience, "eBPF and host reach", func() error {
 		l, err := s.link()
 		if err == nil && (l.HostReach.State != control.On || l.Detection.State != "ebpf") {
 			err = errors.New(l.Detection.State + " " + l.Detection.Reason + ", " + l.HostReach.State + " " + l.HostReach.Reason)

@@ -17,6 +17,7 @@ func TestOpenRC(t *testing.T) {
 	s.bringAgent()
 	s.install(s.key())
 	s.awaitLink()
+	s.awaitWhole()
 	s.serve(servedPort)
 
 	before := s.run("pgrep", "-f", "vmbridge-guest serve")
