@@ -62,6 +62,11 @@ bench: build ## measure, and print one table
 	tests/deps.sh
 	$(GO) run ./tests/bench
 
+.PHONY: bench-vm
+bench-vm: ## measure the ways into an emulated virtual machine
+	tests/deps.sh
+	$(GO) test -run '^$$' -bench '^BenchmarkMachine$$' -benchtime 7x -timeout $(TIMEOUT) ./tests/vm
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (10s) each
 	@$(GO) list -f '{{$$p := .ImportPath}}{{$$d := .Dir}}{{range .TestGoFiles}}{{$$p}} {{$$d}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p}} {{$$d}}/{{.}}{{"\n"}}{{end}}' ./... | \

@@ -2,7 +2,6 @@ package vm_test
 
 import (
 	"net"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -34,23 +33,17 @@ type bed struct {
 
 // newBed boots a machine whose only device is vsock.
 func newBed(t testing.TB) *bed {
-	return newBedWith(t, vm.Image{
-		Modules: []string{"virtio_pci", "vmw_vsock_virtio_transport"},
-		Script:  "guest",
-	}, "-nic", "none")
-}
-
-func newBedWith(t testing.TB, image vm.Image, args ...string) *bed {
 	kernel := vm.FindKernel(t)
-	program := filepath.Join(t.TempDir(), "guest")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "./guest")
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the guest's program: %v\n%s", err, out)
+	programs := t.TempDir()
+	build(t, programs, "./tests/vm/guest")
+	image := vm.Image{
+		Kernel:  kernel,
+		Modules: []string{"virtio_pci", "vmw_vsock_virtio_transport"},
+		Files:   map[string]string{"/bin/guest": filepath.Join(programs, "guest")},
+		Script:  "guest",
 	}
-	image.Kernel, image.Files = kernel, map[string]string{"/bin/guest": program}
 	b := &bed{socket: filepath.Join(t.TempDir(), "vsock")}
-	b.config = vm.Config{Kernel: kernel, Initramfs: image.Write(t), Args: append(vm.VsockArgs(b.socket), args...)}
+	b.config = vm.Config{Kernel: kernel, Initramfs: image.Write(t), Args: append(vm.VsockArgs(b.socket), "-nic", "none")}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: b.socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)

@@ -177,7 +177,7 @@ func testSwarm(t *testing.T, s *system) {
 // The row's 10,000 of each are held between namespaces: for the emulated machine
 // each of its sockets, and each look at all of them, takes too long.
 func testManyPorts(t *testing.T, s *system) {
-	const each = 2000
+	const each = 1000
 	t.Logf("%d ports of each protocol, for 10,000 would take minutes in emulation", each)
 	const first = 10000
 	last := first + each - 1

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
@@ -29,6 +30,8 @@ type Config struct {
 	Memory    string   // as QEMU has it; 512M when empty
 	Disk      string   // the file of /dev/vda, which stays as it is; none when empty
 	Args      []string // more arguments of QEMU
+	// Namespace is where QEMU runs; nil is the test's own.
+	Namespace *netns.Namespace
 }
 
 // VsockArgs are QEMU's arguments for a vhost-user vsock device at a socket.
@@ -80,7 +83,11 @@ func Start(t testing.TB, c Config) *Machine {
 		t.Fatal(err)
 	}
 	m.command.Stderr = m.command.Stdout
-	if err := m.command.Start(); err != nil {
+	start := m.command.Start
+	if c.Namespace != nil {
+		start = func() error { return c.Namespace.Start(m.command) }
+	}
+	if err := start(); err != nil {
 		t.Fatalf("start %s: %v", qemu, err)
 	}
 	go func() {

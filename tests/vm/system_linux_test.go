@@ -19,6 +19,7 @@ import (
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/vm"
 	"github.com/vmbridge/vmbridge/tests/vm/orders"
+	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
 // system is a machine with an installed system, and the daemon with a link to it.
@@ -204,34 +205,18 @@ func (s *system) agentLog() string {
 // hybrid is where the device gives connections to the machine.
 func (s *system) hybrid() string { return s.socket + ".hybrid" }
 
-// dialOrders connects to the program in the machine that takes orders, as
-// Firecracker has it: CONNECT and a port, and OK.
+// dialOrders connects to the program in the machine that takes orders.
 func (s *system) dialOrders(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", s.hybrid())
+	return s.dialPort(ctx, orders.Port)
+}
+
+// dialPort connects to a vsock port of the machine, through the device alone.
+func (s *system) dialPort(ctx context.Context, port uint32) (net.Conn, error) {
+	e, err := transport.Parse(fmt.Sprintf("hybrid://%s?port=%d", s.hybrid(), port))
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
-	if _, err := fmt.Fprintf(c, "CONNECT %d\n", orders.Port); err != nil {
-		c.Close()
-		return nil, err
-	}
-	var line []byte
-	for !strings.HasSuffix(string(line), "\n") {
-		one := make([]byte, 1)
-		if _, err := c.Read(one); err != nil {
-			c.Close()
-			return nil, fmt.Errorf("connect to port %d of the machine: %w", orders.Port, err)
-		}
-		line = append(line, one...)
-	}
-	if !strings.HasPrefix(string(line), "OK ") {
-		c.Close()
-		return nil, fmt.Errorf("connect to port %d of the machine: %q", orders.Port, line)
-	}
-	return c, nil
+	return e.Dial(ctx, transport.DialOptions{})
 }
 
 // device is the process id of the device, which is nobody's child once its daemon
