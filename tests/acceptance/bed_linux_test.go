@@ -15,6 +15,7 @@ import (
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
 )
 
@@ -191,7 +192,7 @@ func (b *bed) startAgent() {
 		"serve", "--listen", b.listenURL(), "--key", filepath.Join(b.dir, "guest.key"), "--detect", b.detect())
 	b.agent = b.spawn(b.guest, "agent", exec.Command(args[0], args[1:]...))
 	if b.config.ordinaryUser {
-		eventually(b.t, patience, "the agent listens", func() error {
+		wait.Eventually(b.t, patience, "the agent listens", func() error {
 			return os.Chown(b.linkSocket(), nobody, nobody)
 		})
 	}
@@ -235,7 +236,7 @@ func (b *bed) status() (control.Status, error) {
 
 func (b *bed) awaitLink() {
 	b.t.Helper()
-	eventually(b.t, patience, "the link is up", func() error {
+	wait.Eventually(b.t, patience, "the link is up", func() error {
 		s, err := b.status()
 		if err == nil && s.Links[0].State != control.LinkUp {
 			err = fmt.Errorf("it is %s: %s", s.Links[0].State, s.Links[0].Reason)
@@ -247,7 +248,7 @@ func (b *bed) awaitLink() {
 // detection is how the agent says it finds listeners.
 func (b *bed) detection() (f control.Feature) {
 	b.t.Helper()
-	eventually(b.t, patience, "the agent tells about itself", func() error {
+	wait.Eventually(b.t, patience, "the agent tells about itself", func() error {
 		s, err := b.status()
 		if err == nil && s.Links[0].Detection.State == "" {
 			err = errors.New("nothing yet")

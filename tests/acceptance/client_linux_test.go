@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // answerTime is how long a server may take to answer one byte, or to refuse.
@@ -126,7 +127,7 @@ func (a *asker) ask(message []byte) error {
 // reach waits until an echo server answers on the host's address.
 func (b *bed) reach(network, address string) {
 	b.t.Helper()
-	eventually(b.t, patience, network+" "+address+" answers", func() error {
+	wait.Eventually(b.t, patience, network+" "+address+" answers", func() error {
 		return try(b.host, network, address)
 	})
 }
@@ -135,7 +136,7 @@ func (b *bed) reach(network, address string) {
 // ever listened.
 func (b *bed) unreachable(network, address string) {
 	b.t.Helper()
-	eventually(b.t, patience, network+" "+address+" is closed", func() error {
+	wait.Eventually(b.t, patience, network+" "+address+" is closed", func() error {
 		return closed(b.host, network, address)
 	})
 }
@@ -147,21 +148,6 @@ func closed(ns *netns.Namespace, network, address string) error {
 		return fmt.Errorf("it gave %v", err)
 	}
 	return nil
-}
-
-// together runs tries at once and gives their errors.
-func together(n int, f func(i int) error) error {
-	errs := make(chan error, n)
-	for i := range n {
-		go func() { errs <- f(i) }()
-	}
-	var all []error
-	for range n {
-		if err := <-errs; err != nil && len(all) < 5 {
-			all = append(all, err)
-		}
-	}
-	return errors.Join(all...)
 }
 
 // must fails the test at an error.

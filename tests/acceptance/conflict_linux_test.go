@@ -8,6 +8,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // asBoth runs a test with root's daemon and with an ordinary user's.
@@ -42,7 +43,7 @@ func (b *bed) testConflict(network string) {
 	}
 	// It belongs to root, whose processes an ordinary user cannot look into.
 	holder := b.nc(b.host, flags, "127.0.0.1", "7000")
-	eventually(t, patience, "nc listens on the host", func() error {
+	wait.Eventually(t, patience, "nc listens on the host", func() error {
 		if len(b.hostSockets()) == 0 {
 			return fmt.Errorf("the host has no socket")
 		}
@@ -65,7 +66,7 @@ func (b *bed) testConflict(network string) {
 	}
 
 	holder.kill()
-	eventually(t, 2*time.Second, name+" opens by itself", func() error { return try(b.host, network, address) })
+	wait.Eventually(t, 2*time.Second, name+" opens by itself", func() error { return try(b.host, network, address) })
 	b.view.port(name, control.PortOpen)
 	must(t, server.Close())
 	b.view.gone(name)

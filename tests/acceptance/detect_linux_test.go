@@ -13,6 +13,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // A2: however a program comes to listen, it is forwarded.
@@ -33,7 +34,7 @@ func TestA2WaysToListen(t *testing.T) {
 	} {
 		_, name := b.echo(c.s)
 		network, address, _ := strings.Cut(b.loopbackOf(name), " ")
-		if err := poll(patience, func() error { return try(b.host, network, address) }); err != nil {
+		if err := wait.Try(patience, func() error { return try(b.host, network, address) }); err != nil {
 			t.Errorf("%s: %s: %v", c.name, name, err)
 		}
 	}

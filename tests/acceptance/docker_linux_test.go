@@ -15,6 +15,9 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // TestDocker holds the rows that are about containers, on one engine.
@@ -48,10 +51,10 @@ func testNetcatInContainer(t *testing.T, e *engine) {
 	b.view.port("tcp 0.0.0.0:8000", control.PortOpen)
 	for _, word := range []string{"first", "second"} { // -k: the server takes another one
 		client := b.nc(b.host, "localhost", "8000")
-		chat(client, server, word)
+		talk.Chat(client, server, word)
 		client.kill()
 	}
-	eventually(t, patience, "the listing names the container", func() error {
+	wait.Eventually(t, patience, "the listing names the container", func() error {
 		out, err := b.vmbridge("ports", "--json")
 		if err != nil {
 			return err
@@ -113,7 +116,7 @@ func (b *bed) released(since time.Time, port string) {
 	const limit = 2 * time.Second
 	for _, network := range []string{"tcp", "udp"} {
 		for _, address := range []string{"0.0.0.0:", "[::]:"} {
-			err := poll(max(0, limit-time.Since(since)), func() error {
+			err := wait.Try(max(0, limit-time.Since(since)), func() error {
 				return b.bindOnHost(socket.Spec{Network: network, Address: address + port, OnlyV6: true})
 			})
 			if err != nil {
@@ -168,7 +171,7 @@ func testContainerHalfClose(t *testing.T, e *engine) {
 	for _, size := range []int{0, 1, 64 << 10, 10 << 20} {
 		c := e.b.connect("127.0.0.1:" + containerPort)
 		must(t, c.SetDeadline(time.Now().Add(patience)))
-		must(t, exchangeBulk(c, int64(size)))
+		must(t, traffic.Exchange(c, int64(size)))
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("after %d bytes and the end: %v", size, err)
 		}
@@ -183,7 +186,7 @@ func testContainerBulk(t *testing.T, e *engine) {
 	for _, size := range []int64{1e6, 10e6, 100e6} {
 		c := e.b.connect("127.0.0.1:" + containerPort)
 		must(t, c.SetDeadline(time.Now().Add(patience)))
-		must(t, exchangeBulk(c, size))
+		must(t, traffic.Exchange(c, size))
 	}
 	e.run(nil, "rm", "--force", "bulk")
 	e.b.released(time.Now(), containerPort)
@@ -229,7 +232,7 @@ func TestI4ManyPorts(t *testing.T) {
 	}
 	e.container("many", args...)
 	b.awaitCounts(2*each, 2*each)
-	must(t, together(4, func(lane int) error {
+	must(t, wait.Together(4, func(lane int) error {
 		for port := first + lane; port <= last; port += 4 * 7 {
 			for _, network := range []string{"tcp", "udp"} {
 				if err := try(b.host, network, hostPort("127.0.0.1", port)); err != nil {
@@ -252,7 +255,7 @@ func TestI4ManyPorts(t *testing.T) {
 // awaitCounts waits until so many ports are listed, and so many of them open.
 func (b *bed) awaitCounts(ports, open int) {
 	b.t.Helper()
-	eventually(b.t, patience, fmt.Sprintf("%d ports, %d open", ports, open), func() error {
+	wait.Eventually(b.t, patience, fmt.Sprintf("%d ports, %d open", ports, open), func() error {
 		s, err := b.status()
 		if err == nil && (s.Counts.Ports != ports || s.Counts.Open != open) {
 			err = fmt.Errorf("%+v", s.Counts)

@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // image is what the engine's containers run: netcat-openbsd, busybox, the echo
@@ -85,7 +87,7 @@ func (e *engine) start() {
 		"--host", e.host(), "--data-root", filepath.Join(e.dir, "data"), "--exec-root", e.exec(),
 		"--pidfile", filepath.Join(e.dir, "pid"), "--cgroup-parent", "/" + e.parent}, e.config.flags)
 	e.daemon = e.b.spawn(e.b.guest, "dockerd", e.enter(exec.Command(e.b.need("dockerd"), flags...)))
-	err := poll(patience, func() error {
+	err := wait.Try(patience, func() error {
 		if !e.daemon.running() {
 			return fmt.Errorf("it has ended: %v", e.daemon.err)
 		}
@@ -140,7 +142,7 @@ func (e *engine) container(name string, args ...string) {
 func (e *engine) crash() {
 	e.b.t.Helper()
 	e.daemon.kill()
-	eventually(e.b.t, patience, "nothing of the engine runs", func() error {
+	wait.Eventually(e.b.t, patience, "nothing of the engine runs", func() error {
 		e.killAll()
 		return errors.Join(e.unmount(), os.RemoveAll(e.exec()))
 	})
@@ -164,7 +166,7 @@ func (e *engine) killAll() {
 func (e *engine) cleanUp() {
 	t := e.b.t
 	e.daemon.kill()
-	eventually(t, patience, "everything of the engine is gone", func() error {
+	wait.Eventually(t, patience, "everything of the engine is gone", func() error {
 		e.killAll()
 		return errors.Join(e.unmount(), e.removeCgroups())
 	})

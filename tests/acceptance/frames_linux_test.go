@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
 )
@@ -41,13 +42,13 @@ func strangers() []attack {
 	return []attack{
 		sends("text", []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")),
 		sends("zeros", make([]byte, 4096)),
-		sends("noise", noise(4096)),
+		sends("noise", traffic.Noise(4096)),
 		sends("unknown mandatory frame", head(0x7f, 0)),
 		sends("oversized hello", head(wire.TypeHello, 1<<20)),
 		sends("oversized challenge", head(wire.TypeChallenge, 1<<20)),
 		sends("short hello", wire.AppendFrame(nil, wire.TypeHello, 0, []byte("vmbridge"))),
 		sends("short challenge", wire.AppendFrame(nil, wire.TypeChallenge, 0, []byte("vmbridge"))),
-		sends("data first", wire.AppendFrame(nil, wire.TypeData, 1, noise(1000))),
+		sends("data first", wire.AppendFrame(nil, wire.TypeData, 1, traffic.Noise(1000))),
 		sends("other version", wire.AppendChallenge(nil, wire.Challenge{Version: 77, Auth: wire.AuthKey})),
 		sends("no key asked for", wire.AppendChallenge(nil, wire.Challenge{Version: 1, Auth: wire.AuthNone})),
 		sends("wrong proof", wire.AppendChallenge(nil, wire.Challenge{Version: 1, Auth: wire.AuthKey}),
@@ -101,14 +102,14 @@ func openFrame(flow uint32) []byte {
 // harmless is what may come, and is skipped.
 func harmless() []byte {
 	return bytes.Join([][]byte{
-		wire.AppendFrame(nil, 0x7f|wire.Optional, 7, noise(1000)),
-		wire.AppendFrame(nil, wire.TypeData, 12345, noise(1000)), // a flow that has just ended
-		wire.AppendFrame(nil, wire.TypeDatagram, 12345, noise(1000)),
+		wire.AppendFrame(nil, 0x7f|wire.Optional, 7, traffic.Noise(1000)),
+		wire.AppendFrame(nil, wire.TypeData, 12345, traffic.Noise(1000)), // a flow that has just ended
+		wire.AppendFrame(nil, wire.TypeDatagram, 12345, traffic.Noise(1000)),
 		wire.AppendFrame(nil, wire.TypeFin, 12345, nil),
 		wire.AppendCode(nil, wire.TypeReset, 12345, wire.CodeDenied),
 		wire.AppendCredit(nil, 12345, 1<<31),
 		wire.AppendFrame(nil, wire.TypeControl, 0, []byte(`{"weather":{"sunny":true}}`)),
-		bytes.Repeat(wire.AppendFrame(nil, wire.TypePing, 0, noise(64)), 1000),
+		bytes.Repeat(wire.AppendFrame(nil, wire.TypePing, 0, traffic.Noise(64)), 1000),
 	}, nil)
 }
 

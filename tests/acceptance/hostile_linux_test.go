@@ -21,6 +21,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 	"github.com/vmbridge/vmbridge/vmbridge/wire"
@@ -125,7 +126,7 @@ func TestH1HostileGuest(t *testing.T) {
 	} {
 		b.view.port(name, state)
 	}
-	eventually(t, patience, "its flows are refused", func() error {
+	wait.Eventually(t, patience, "its flows are refused", func() error {
 		if n := g.refused.Load(); int(n) != 2*len(destinations) {
 			return fmt.Errorf("%d of %d are", n, 2*len(destinations))
 		}
@@ -208,7 +209,7 @@ func TestH2Listeners(t *testing.T) {
 	b.startDaemon()
 	b.awaitLink()
 	const complaint = "the guest has more than"
-	eventually(t, patience, "the daemon complains", func() error {
+	wait.Eventually(t, patience, "the daemon complains", func() error {
 		if !strings.Contains(b.daemon.output(), complaint) {
 			return errors.New("not yet")
 		}

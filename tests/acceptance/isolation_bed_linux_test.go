@@ -16,6 +16,8 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // closeTime is how long forwards may stay once Enhanced Container Isolation is
@@ -31,7 +33,7 @@ var alone = []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc
 func (b *bed) killAgent() {
 	b.t.Helper()
 	b.agent.kill()
-	eventually(b.t, patience, "the agent has ended", func() error {
+	wait.Eventually(b.t, patience, "the agent has ended", func() error {
 		c, err := net.Dial("unix", b.linkSocket())
 		if err != nil {
 			return nil
@@ -113,7 +115,7 @@ func (b *bed) told() (s control.Status, err error) {
 // stand, with all that the evidence is to name on one line of it.
 func (b *bed) awaitIsolation(networking, isolation string, evidence ...string) (s control.Status) {
 	b.t.Helper()
-	eventually(b.t, patience, fmt.Sprintf("host networking is %s, isolation %s", networking, isolation), func() (err error) {
+	wait.Eventually(b.t, patience, fmt.Sprintf("host networking is %s, isolation %s", networking, isolation), func() (err error) {
 		if s, err = b.told(); err != nil {
 			return err
 		}
@@ -153,7 +155,7 @@ func (b *bed) isRefused(args []string, says ...string) {
 	b.t.Helper()
 	cmd := b.command(args...)
 	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0")
-	var stdout, stderr transcript
+	var stdout, stderr talk.Transcript
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	must(b.t, b.host.Start(cmd))
 	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
@@ -210,7 +212,7 @@ func (s *served) closes(since time.Time) time.Duration {
 	s.b.t.Helper()
 	left := func() time.Duration { return max(0, closeTime-time.Since(since)) }
 	for _, network := range []string{"tcp", "udp"} {
-		if err := poll(left(), func() error { return closed(s.b.host, network, s.address) }); err != nil {
+		if err := wait.Try(left(), func() error { return closed(s.b.host, network, s.address) }); err != nil {
 			s.b.t.Errorf("%s %s is not closed %v later: %v", network, s.address, time.Since(since), err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -32,7 +33,7 @@ func (b *bed) startManager() (ends func()) {
 	must(b.t, os.WriteFile(name, []byte("sysbox-mgr\n"), 0o644))
 	p := b.talk(b.guest, b.inGuest("sh", "-ec", `sleep 1000 & mount --bind "$0" /proc/$!/comm; read nothing; kill $!`, name))
 	return func() {
-		p.types("")
+		p.Types("")
 		<-p.done
 	}
 }
@@ -72,7 +73,7 @@ func TestG2SysboxEngine(t *testing.T) {
 		flags:   []string{"--add-runtime", "sysbox-runc=" + runc},
 	})
 	e.container("isolated", "--runtime", "sysbox-runc", image, "busybox", "sleep", "1000")
-	eventually(t, patience, "status warns", func() error {
+	wait.Eventually(t, patience, "status warns", func() error {
 		s, err := b.told()
 		if err == nil && !anyHas(s.Warnings, []string{"guest of link vm", warning, "container isolated"}) {
 			err = fmt.Errorf("it warns of %q", s.Warnings)
@@ -85,7 +86,7 @@ func TestG2SysboxEngine(t *testing.T) {
 	must(t, hello(served.flows[0])) // nothing was cut
 	b.exits(0, "on", "enable")
 	e.run(nil, "rm", "--force", "isolated")
-	eventually(t, patience, "status does not warn", func() error {
+	wait.Eventually(t, patience, "status does not warn", func() error {
 		s, err := b.told()
 		if err == nil && anyHas(s.Warnings, []string{warning}) {
 			err = fmt.Errorf("it warns of %q", s.Warnings)
@@ -127,7 +128,7 @@ func (b *bed) traceBinds() (bound func() string) {
 	args := append([]string{strace, "-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=bind", "-e", "signal=none", "-o", trace}, cmd.Args...)
 	cmd.Path, cmd.Args = args[0], args
 	b.daemon = b.spawn(b.host, "daemon", cmd)
-	if err := poll(patience, func() error { _, err := b.status(); return err }); err != nil {
+	if err := wait.Try(patience, func() error { _, err := b.status(); return err }); err != nil {
 		b.t.Skipf("strace does not work here: %v: %s", err, b.daemon.output())
 	}
 	b.follow()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // A4: p95 from listen() to a working host connect is at most 20 ms with eBPF and
@@ -73,7 +74,7 @@ func (b *bed) appearAndGo(network, address string) (opened, released time.Durati
 	server, _ := b.echo(socket.Spec{Network: network, Address: address})
 	listening := time.Now()
 	must(b.t, b.host.Do(func() error {
-		return poll(patience, func() error {
+		return wait.Try(patience, func() error {
 			c, err := net.Dial(network, address)
 			if err != nil {
 				return err
@@ -85,7 +86,7 @@ func (b *bed) appearAndGo(network, address string) (opened, released time.Durati
 	opened = time.Since(listening)
 	must(b.t, server.Close())
 	closed := time.Now()
-	must(b.t, poll(patience, func() error {
+	must(b.t, wait.Try(patience, func() error {
 		return b.bindOnHost(socket.Spec{Network: network, Address: address})
 	}))
 	return opened, time.Since(closed)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // D4: the guest's listener is gone when the connection comes: a prompt reset, not
@@ -71,7 +73,7 @@ func TestD5StalledReader(t *testing.T) {
 	}
 	var last int64
 	still := time.Now()
-	eventually(t, patience, "the senders stop", func() error {
+	wait.Eventually(t, patience, "the senders stop", func() error {
 		if now := sent.Load(); now != last {
 			last, still = now, time.Now()
 		}
@@ -113,7 +115,7 @@ func TestD5StalledReader(t *testing.T) {
 
 // flood writes until its deadline comes, and closes.
 func flood(c *net.TCPConn, sent *atomic.Int64) error {
-	chunk := noise(64 << 10)
+	chunk := traffic.Noise(64 << 10)
 	for {
 		n, err := c.Write(chunk)
 		sent.Add(int64(n))
@@ -134,7 +136,7 @@ func (b *bed) timeBulk(m *meeting, size int64) time.Duration {
 	for range 3 {
 		client, server := m.pair()
 		started := time.Now()
-		must(b.t, together(2, func(i int) error { return exchangeBulk([]*net.TCPConn{client, server}[i], size) }))
+		must(b.t, wait.Together(2, func(i int) error { return traffic.Exchange([]*net.TCPConn{client, server}[i], size) }))
 		best = min(best, time.Since(started))
 	}
 	return best
@@ -166,10 +168,10 @@ func TestD6ManyConnections(t *testing.T) {
 	for i, p := range parts {
 		memory[i] = p.memory()
 	}
-	must(t, together(lanes, func(int) error { return b.oneAfterAnother(address, 100000/lanes) }))
+	must(t, wait.Together(lanes, func(int) error { return b.oneAfterAnother(address, 100000/lanes) }))
 	atOnce()
 	for i, p := range parts {
-		eventually(t, patience, p.name+" has its descriptors back", func() error {
+		wait.Eventually(t, patience, p.name+" has its descriptors back", func() error {
 			// Epoll and the like may have come with the first connection.
 			if n := p.descriptors(); n > files[i]+8 {
 				return fmt.Errorf("%d now, %d before", n, files[i])

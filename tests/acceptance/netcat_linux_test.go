@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
 )
 
 // Real netcat, both ways, as the README has it: TCP as server with -k and as a
@@ -19,17 +21,17 @@ func TestNetcatTCP(t *testing.T) {
 	b.view.port("tcp 0.0.0.0:7000", "open")
 	for _, word := range []string{"first", "second"} { // -k: the server takes another one
 		client := b.nc(b.host, "localhost", "7000")
-		chat(client, server, word)
+		talk.Chat(client, server, word)
 		client.kill()
 	}
 
 	file := b.nc(b.guest, "-l", "127.0.0.1", "7001")
 	b.view.port("tcp 127.0.0.1:7001", "open")
 	client := b.nc(b.host, "-N", "127.0.0.1", "7001")
-	client.types("a file")
-	must(t, client.in.Close())
+	client.Types("a file")
+	must(t, client.In.Close())
 	<-client.done // only when the server has closed, too
-	file.shows("a file\n")
+	file.Shows("a file\n")
 	<-file.done
 
 	nc := b.need("nc.openbsd")
@@ -58,17 +60,17 @@ func TestNetcatUDP(t *testing.T) {
 	server := b.nc(b.guest, "-luv", "0.0.0.0", "7000")
 	b.view.port("udp 0.0.0.0:7000", "open")
 	client := b.nc(b.host, "-u", "127.0.0.1", "7000")
-	chat(client, server, "first")
+	talk.Chat(client, server, "first")
 	// netcat has connected its socket to the client: nobody else is served. Then
 	// it is no listener any more, but the conversation goes on.
 	for i, started := 0, time.Now(); time.Since(started) < 11*time.Second; i++ {
-		chat(client, server, fmt.Sprint("again ", i))
+		talk.Chat(client, server, fmt.Sprint("again ", i))
 	}
 
 	many := b.nc(b.guest, "-lkuv", "0.0.0.0", "7001")
 	b.view.port("udp 0.0.0.0:7001", "open")
 	for i := range 3 {
-		b.nc(b.host, "-u", "127.0.0.1", "7001").types(fmt.Sprint("client ", i))
-		many.shows(fmt.Sprint("client ", i))
+		b.nc(b.host, "-u", "127.0.0.1", "7001").Types(fmt.Sprint("client ", i))
+		many.Shows(fmt.Sprint("client ", i))
 	}
 }

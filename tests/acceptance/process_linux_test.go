@@ -141,34 +141,6 @@ func runFor(ns *netns.Namespace, limit time.Duration, cmd *exec.Cmd) (string, er
 // patience is how long a test waits for what must happen but is not timed.
 const patience = 30 * time.Second
 
-// eventually tries until it works, and fails the test when that takes too long.
-func eventually(t testing.TB, within time.Duration, what string, try func() error) {
-	t.Helper()
-	if err := poll(within, try); err != nil {
-		t.Fatalf("%s: not within %v: %v", what, within, err)
-	}
-}
-
-// poll tries every 2 ms until it works; the last error is returned when that
-// takes too long.
-func poll(within time.Duration, try func() error) error {
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			return err
-		}
-	}
-}
-
 func readFile(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	return string(text), err

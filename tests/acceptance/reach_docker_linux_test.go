@@ -8,6 +8,9 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // TestReachDocker holds the rows of host reach that are about containers, on one
@@ -43,7 +46,7 @@ func (e *engine) client(stdin string, flags []string, args ...string) (string, e
 
 // F1: redis-cli in a container talks to redis-server on the host.
 func testRedisFromContainer(t *testing.T, e *engine) {
-	value := strings.ReplaceAll(fmt.Sprintf("%x", noise(1<<19)), "\n", "")
+	value := strings.ReplaceAll(fmt.Sprintf("%x", traffic.Noise(1<<19)), "\n", "")
 	for _, host := range []string{"localhost", "127.0.0.1", "::1"} {
 		for _, c := range []struct {
 			stdin string
@@ -79,7 +82,7 @@ func testNetcatFromContainer(t *testing.T, e *engine) {
 				args = append(args[:6], "-u", address, port)
 			}
 			client := b.talk(b.guest, e.command(args...))
-			chat(client, server, "container")
+			talk.Chat(client, server, "container")
 			server.kill()
 			client.kill()
 		}
@@ -163,7 +166,7 @@ func TestF6DockerBridge(t *testing.T) {
 	for _, a := range b.hostAddresses() {
 		addresses = append(addresses, a.String())
 	}
-	must(t, together(len(addresses), func(i int) error {
+	must(t, wait.Together(len(addresses), func(i int) error {
 		if err := connects("bridge", addresses[i], "7000"); err == nil {
 			return fmt.Errorf("a container on the bridge connects to %s", addresses[i])
 		}

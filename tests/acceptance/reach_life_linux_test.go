@@ -13,6 +13,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // serviceTime is how long full service may take to come back (G3).
@@ -33,7 +34,7 @@ func (b *bed) reachesWithin(limit time.Duration, port string) {
 	since := time.Now()
 	for _, network := range []string{"tcp", "udp"} {
 		for _, address := range []string{"127.0.0.1", "::1"} {
-			eventually(b.t, limit-time.Since(since), network+" "+address+" is reached again", func() error {
+			wait.Eventually(b.t, limit-time.Since(since), network+" "+address+" is reached again", func() error {
 				return try(b.guest, network, joinText(address, port))
 			})
 		}
@@ -148,7 +149,7 @@ func TestG3ReachDamaged(t *testing.T) {
 				must(t, err)
 			}
 			b.reachesWithin(serviceTime, "7000")
-			eventually(t, serviceTime, "the rules are as they were", func() error {
+			wait.Eventually(t, serviceTime, "the rules are as they were", func() error {
 				if n := b.rules(); n != rules || n == 0 {
 					return fmt.Errorf("%d, and %d before", n, rules)
 				}

@@ -17,6 +17,7 @@ import (
 	"github.com/vmbridge/vmbridge/tests/internal/echo"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // startReach makes a bed whose guest reaches the host's localhost.
@@ -39,7 +40,7 @@ func (b *bed) startReach() {
 // awaitHostReach waits until host reach stands so, and gives the reason.
 func (b *bed) awaitHostReach(state string) (reason string) {
 	b.t.Helper()
-	eventually(b.t, patience, "host reach is "+state, func() error {
+	wait.Eventually(b.t, patience, "host reach is "+state, func() error {
 		s, err := b.status()
 		if err != nil {
 			return err

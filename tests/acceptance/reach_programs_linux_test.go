@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // guestRuns runs a program in the guest.
@@ -30,12 +33,12 @@ func TestF1Netcat(t *testing.T) {
 		server.says("Listening")
 		for _, to := range []string{"localhost", address} {
 			client := b.nc(b.guest, to, port)
-			chat(client, server, "to "+to)
+			talk.Chat(client, server, "to "+to)
 			client.kill()
 		}
 		server = b.nc(b.host, "-nluv", address, port)
 		server.says("Bound")
-		chat(b.nc(b.guest, "-u", address, port), server, "datagram")
+		talk.Chat(b.nc(b.guest, "-u", address, port), server, "datagram")
 	}
 }
 
@@ -44,7 +47,7 @@ func TestF2Netcat(t *testing.T) {
 	t.Parallel()
 	b := startReach(t, bedConfig{})
 	b.hostEchoes("127.0.0.1:7000", "[::1]:7000")
-	must(t, together(8, func(i int) error {
+	must(t, wait.Together(8, func(i int) error {
 		args := [][]string{{"-zv"}, {"-zuv"}}[i%2]
 		address := []string{"127.0.0.1", "::1"}[i/2%2]
 		port, open := "7000", true
@@ -63,7 +66,7 @@ func TestF2Netcat(t *testing.T) {
 func TestF1Curl(t *testing.T) {
 	t.Parallel()
 	b := startReach(t, bedConfig{})
-	page := noise(1 << 20)
+	page := traffic.Noise(1 << 20)
 	for _, address := range []string{"127.0.0.1:8080", "[::1]:8081"} {
 		l := listen(t, here{b.host}, socket.Spec{Address: address})
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -102,7 +105,7 @@ func TestF1Dig(t *testing.T) {
 		"--no-resolv", "--no-hosts", "--no-daemon", "--user=root", "--pid-file=", "--port=5300",
 		"--listen-address=127.0.0.1", "--listen-address=::1", "--bind-interfaces",
 		"--address=/host.example/192.0.2.77", "--txt-record=big.example,"+strings.Repeat("x", 250)))
-	eventually(t, patience, "dnsmasq serves", func() error {
+	wait.Eventually(t, patience, "dnsmasq serves", func() error {
 		c, err := dial(b.host, "tcp", "[::1]:5300")
 		if err == nil {
 			c.Close()
@@ -134,7 +137,7 @@ func (b *bed) startRedis(port string) {
 	b.need("redis-cli")
 	b.spawn(b.host, "redis", exec.Command(b.need("redis-server"), "--port", port, "--bind", "127.0.0.1", "::1",
 		"--save", "", "--dir", b.dir))
-	eventually(b.t, patience, "redis serves", func() error {
+	wait.Eventually(b.t, patience, "redis serves", func() error {
 		c, err := dial(b.host, "tcp", net.JoinHostPort("::1", port))
 		if err == nil {
 			c.Close()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // F9: ports that the settings deny are refused, and so are those that they do
@@ -176,7 +177,7 @@ func TestF1Listing(t *testing.T) {
 		}
 	}
 	must(t, c.Close())
-	eventually(t, patience, "the connection is no longer counted", func() error {
+	wait.Eventually(t, patience, "the connection is no longer counted", func() error {
 		if e := entry("tcp", 7000); e.Flows != 0 {
 			return fmt.Errorf("%+v", e)
 		}

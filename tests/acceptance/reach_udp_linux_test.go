@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
 )
 
 // udpClient is a socket of the guest that is not connected.
@@ -146,7 +147,7 @@ func TestF1Datagrams(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		a := &asker{Conn: c}
 		for _, size := range []int{0, 1, 1472, 1473, 9000, 32768, 32769, 65507} {
-			if err := a.ask(noise(size)); err != nil {
+			if err := a.ask(traffic.Noise(size)); err != nil {
 				t.Errorf("%s: %d bytes: %v", address, size, err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // C1: a server, or the agent, is killed: the host's ports can be bound again
@@ -102,7 +103,7 @@ func TestC5Restarts(t *testing.T) {
 		for range 100 {
 			server, _ := b.echo(socket.Spec{Network: network, Address: "127.0.0.1:7000"})
 			// The forward of the time before may still be there, and go.
-			eventually(t, patience, name+" answers", func() error {
+			wait.Eventually(t, patience, name+" answers", func() error {
 				c, err := dial(b.host, network, "127.0.0.1:7000")
 				if err != nil {
 					return err
@@ -144,7 +145,7 @@ func TestG3Killed(t *testing.T) {
 		c.again()
 		for _, network := range []string{"tcp", "udp"} {
 			for _, address := range []string{"127.0.0.1:7000", "[::1]:7000"} {
-				err := poll(5*time.Second-time.Since(back), func() error { return try(b.host, network, address) })
+				err := wait.Try(5*time.Second-time.Since(back), func() error { return try(b.host, network, address) })
 				if err != nil {
 					t.Errorf("%s: %s %s after %v: %v", c.victim.name, network, address, time.Since(back), err)
 				}

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // startSandbox does what make run does: up --enable, and nothing else.
@@ -48,16 +50,16 @@ func TestSandbox(t *testing.T) {
 		t.Errorf("the daemon does not say what to type: %s", b.daemon.output())
 	}
 	watch := b.talk(b.host, b.command("ports", "--watch"))
-	watch.shows("watching")
+	watch.Shows("watching")
 	server := b.shell(nc, "-lkv", "0.0.0.0", "8000")
-	watch.shows("appear  tcp 0.0.0.0:8000  -> 0.0.0.0:8000  open")
-	chat(b.nc(b.host, "localhost", "8000"), server, "tcp")
+	watch.Shows("appear  tcp 0.0.0.0:8000  -> 0.0.0.0:8000  open")
+	talk.Chat(b.nc(b.host, "localhost", "8000"), server, "tcp")
 	server.kill()
-	watch.shows("gone    tcp 0.0.0.0:8000")
+	watch.Shows("gone    tcp 0.0.0.0:8000")
 
 	server = b.shell(nc, "-luv", "0.0.0.0", "8000")
-	watch.shows("appear  udp 0.0.0.0:8000  -> 0.0.0.0:8000  open")
-	chat(b.nc(b.host, "-u", "localhost", "8000"), server, "udp")
+	watch.Shows("appear  udp 0.0.0.0:8000  -> 0.0.0.0:8000  open")
+	talk.Chat(b.nc(b.host, "-u", "localhost", "8000"), server, "udp")
 
 	ns, err := control.NewClient(b.home).Sandbox(t.Context(), "")
 	must(t, err)
@@ -81,7 +83,7 @@ func TestG3Sandbox(t *testing.T) {
 	serves := func(what string) {
 		since := time.Now()
 		for _, network := range []string{"tcp", "udp"} {
-			err := poll(5*time.Second-time.Since(since), func() error { return try(b.host, network, "127.0.0.1:7000") })
+			err := wait.Try(5*time.Second-time.Since(since), func() error { return try(b.host, network, "127.0.0.1:7000") })
 			if err != nil {
 				t.Errorf("%s: %s: %v", what, network, err)
 			}
@@ -90,7 +92,7 @@ func TestG3Sandbox(t *testing.T) {
 	}
 	agent := b.childOf(b.daemon)
 	must(t, syscall.Kill(agent, syscall.SIGKILL))
-	eventually(t, patience, "the agent is gone", func() error {
+	wait.Eventually(t, patience, "the agent is gone", func() error {
 		if syscall.Kill(agent, 0) == nil {
 			return fmt.Errorf("process %d is there", agent)
 		}

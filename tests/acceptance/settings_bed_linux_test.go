@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // followTime is how long a change of a settings file may take until it is in
@@ -102,7 +103,7 @@ func (b *bed) exits(status int, text string, args ...string) {
 // awaitNetworking waits until host networking stands so, and gives the reason.
 func (b *bed) awaitNetworking(within time.Duration, state string) (reason string) {
 	b.t.Helper()
-	eventually(b.t, within, "host networking is "+state, func() error {
+	wait.Eventually(b.t, within, "host networking is "+state, func() error {
 		s, err := b.status()
 		if err == nil && s.HostNetworking != state {
 			err = fmt.Errorf("it is %s: %s", s.HostNetworking, s.HostNetworkingReason)
@@ -116,7 +117,7 @@ func (b *bed) awaitNetworking(within time.Duration, state string) (reason string
 // awaitWarning waits until status warns of something.
 func (b *bed) awaitWarning(text string) {
 	b.t.Helper()
-	eventually(b.t, followTime, "status warns of "+text, func() error {
+	wait.Eventually(b.t, followTime, "status warns of "+text, func() error {
 		s, err := b.status()
 		if err == nil && !strings.Contains(strings.Join(s.Warnings, "\n"), text) {
 			err = fmt.Errorf("it warns of %q", s.Warnings)
@@ -128,7 +129,7 @@ func (b *bed) awaitWarning(text string) {
 // awaitNoWarning waits until status warns of nothing.
 func (b *bed) awaitNoWarning() {
 	b.t.Helper()
-	eventually(b.t, followTime, "status does not warn", func() error {
+	wait.Eventually(b.t, followTime, "status does not warn", func() error {
 		s, err := b.status()
 		if err == nil && len(s.Warnings) > 0 {
 			err = fmt.Errorf("it warns of %q", s.Warnings)
@@ -169,7 +170,7 @@ func (b *bed) listed(name string) (control.Port, error) {
 // awaitPort waits until a port of the bed's link is in a state.
 func (b *bed) awaitPort(name, state string) (p control.Port) {
 	b.t.Helper()
-	eventually(b.t, patience, fmt.Sprintf("%s of %s is %s", name, b.linkName(), state), func() (err error) {
+	wait.Eventually(b.t, patience, fmt.Sprintf("%s of %s is %s", name, b.linkName(), state), func() (err error) {
 		p, err = b.listed(name)
 		if err == nil && p.State != state {
 			err = fmt.Errorf("it is %s: %s", p.State, p.Reason)
@@ -182,7 +183,7 @@ func (b *bed) awaitPort(name, state string) (p control.Port) {
 // awaitLinkState waits until a link is in a state, and gives it.
 func (b *bed) awaitLinkState(name, state string) (link control.Link) {
 	b.t.Helper()
-	eventually(b.t, patience, "link "+name+" is "+state, func() error {
+	wait.Eventually(b.t, patience, "link "+name+" is "+state, func() error {
 		s, err := b.status()
 		if err != nil {
 			return err
@@ -205,7 +206,7 @@ func (b *bed) background() context.Context { return context.WithoutCancel(b.t.Co
 // awaitLinks waits until there are so many links.
 func (b *bed) awaitLinks(n int) {
 	b.t.Helper()
-	eventually(b.t, patience, fmt.Sprintf("there are %d links", n), func() error {
+	wait.Eventually(b.t, patience, fmt.Sprintf("there are %d links", n), func() error {
 		s, err := b.status()
 		if err == nil && len(s.Links) != n {
 			err = fmt.Errorf("%+v", s.Links)

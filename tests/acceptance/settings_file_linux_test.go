@@ -6,6 +6,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // G1: a bad file is one line with file, line and key; the last good settings stay
@@ -69,7 +70,7 @@ func TestG1OffByDefault(t *testing.T) {
 	b.spawnServer("7000")
 	b.awaitNetworking(followTime, control.Off)
 	b.exits(0, "vmbridge enable", "status")
-	eventually(t, patience, "the agent has told of the server", func() error {
+	wait.Eventually(t, patience, "the agent has told of the server", func() error {
 		return try(b.guest, "tcp", "127.0.0.1:7000")
 	})
 	if open := b.hostSockets(); len(open) > 0 {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // B5: two guests want one port: the first keeps it, the second shows a conflict
@@ -55,7 +57,7 @@ func TestB5TwoSandboxes(t *testing.T) {
 	}
 	first.testTwoGuests(&second, nil)
 	first.write(first.settingsTextWith([]string{one}, ""))
-	eventually(t, patience, "the second sandbox is gone", func() error {
+	wait.Eventually(t, patience, "the second sandbox is gone", func() error {
 		if _, err := os.Stat(paths["second"]); !os.IsNotExist(err) {
 			return fmt.Errorf("%s: %w", paths["second"], err)
 		}
@@ -107,15 +109,15 @@ func (b *bed) testTwoGuests(second *bed, inside func(*bed) *netns.Namespace) {
 			t.Errorf("%s of the first is %+v, %v", name, p, err)
 		}
 		client := b.ncTo(b.host, c.network, reached)
-		chat(client, one, "first")
+		talk.Chat(client, one, "first")
 		client.kill()
 		one.kill()
 		second.awaitPort(name, control.PortOpen)
 		client = b.ncTo(b.host, c.network, reached)
-		chat(client, two, "second")
+		talk.Chat(client, two, "second")
 		client.kill()
 		two.kill()
-		eventually(t, patience, name+" is gone", func() error {
+		wait.Eventually(t, patience, name+" is gone", func() error {
 			if p, err := second.listed(name); err == nil {
 				return fmt.Errorf("%+v", p)
 			}
@@ -136,11 +138,11 @@ func (b *bed) testTwoGuests(second *bed, inside func(*bed) *netns.Namespace) {
 		server  *talker
 	}{{"127.0.0.1:7000", one}, {"127.0.0.1:17000", two}} {
 		c := b.ncTo(b.host, "tcp", to.address)
-		chat(c, to.server, to.address)
+		talk.Chat(c, to.server, to.address)
 		c.kill()
 	}
 	must(t, client.Unset(t.Context(), "ports.rules"))
 	second.awaitPort("tcp 0.0.0.0:7000", control.PortConflict)
 	c := b.ncTo(b.host, "tcp", "127.0.0.1:7000")
-	chat(c, one, "as before")
+	talk.Chat(c, one, "as before")
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // limit changes a limit, as an editor does.
@@ -77,7 +78,7 @@ func TestLimitFlows(t *testing.T) {
 		}
 		var conns []net.Conn
 		for range most {
-			eventually(t, patience, d.name+": a place", func() error { // one of before may yet be counted
+			wait.Eventually(t, patience, d.name+": a place", func() error { // one of before may yet be counted
 				c, err := open()
 				if err == nil {
 					t.Cleanup(func() { c.Close() })
@@ -105,7 +106,7 @@ func TestLimitFlows(t *testing.T) {
 			must(t, hello(c))
 			must(t, c.Close())
 		}
-		eventually(t, patience, d.name+": the places are free", func() error {
+		wait.Eventually(t, patience, d.name+": the places are free", func() error {
 			c, err := open()
 			if err == nil {
 				c.Close()
@@ -139,7 +140,7 @@ func TestLimitUDPIdle(t *testing.T) {
 	askHost := &asker{Conn: guests}
 	counts := func(state string, want func(control.Counts) bool) {
 		t.Helper()
-		eventually(t, patience, "conversations are "+state, func() error {
+		wait.Eventually(t, patience, "conversations are "+state, func() error {
 			s, err := b.status()
 			if err == nil && !want(s.Counts) {
 				err = fmt.Errorf("%+v", s.Counts)

@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
-// traffic is a conversation with an echo server that does not pause.
-type traffic struct {
+// conversation is a client that talks to an echo server without a pause.
+type conversation struct {
 	what   string
 	rounds atomic.Int64
 	stop   chan struct{}
@@ -23,19 +24,19 @@ type traffic struct {
 
 // converse starts one over each of TCP and UDP, at an address of the host. It has
 // to last until the test asks for it.
-func (b *bed) converse(address string) (both []*traffic) {
+func (b *bed) converse(address string) (both []*conversation) {
 	b.t.Helper()
 	for _, network := range []string{"tcp", "udp"} {
 		c := b.dial(network, address)
 		must(b.t, hello(c))
-		w := &traffic{what: network + " " + address, stop: make(chan struct{}), ended: make(chan error, 1)}
+		w := &conversation{what: network + " " + address, stop: make(chan struct{}), ended: make(chan error, 1)}
 		go func() { w.ended <- w.run(c) }()
 		both = append(both, w)
 	}
 	return both
 }
 
-func (w *traffic) run(c net.Conn) error {
+func (w *conversation) run(c net.Conn) error {
 	a := &asker{Conn: c}
 	for {
 		select {
@@ -57,11 +58,11 @@ func (w *traffic) run(c net.Conn) error {
 }
 
 // lasts checks that conversations go on: each has another few rounds.
-func lasts(t *testing.T, all []*traffic) {
+func lasts(t *testing.T, all []*conversation) {
 	t.Helper()
 	for _, w := range all {
 		before := w.rounds.Load()
-		eventually(t, patience, w.what+" goes on", func() error {
+		wait.Eventually(t, patience, w.what+" goes on", func() error {
 			select {
 			case err := <-w.ended:
 				t.Fatalf("it was cut: %v", err)
@@ -76,7 +77,7 @@ func lasts(t *testing.T, all []*traffic) {
 }
 
 // stops ends conversations that have gone on to the end.
-func stops(t *testing.T, all []*traffic) {
+func stops(t *testing.T, all []*conversation) {
 	t.Helper()
 	for _, w := range all {
 		close(w.stop)
@@ -132,7 +133,7 @@ func TestG1Ways(t *testing.T) {
 				for _, deny := range []string{"7001", ""} {
 					way.change(b, deny)
 					changed := time.Now()
-					eventually(t, followTime, fmt.Sprintf("denying %q is in force", deny), func() error {
+					wait.Eventually(t, followTime, fmt.Sprintf("denying %q is in force", deny), func() error {
 						if deny == "" {
 							return try(b.host, "tcp", "127.0.0.1:7001")
 						}

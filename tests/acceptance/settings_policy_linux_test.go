@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // policyTime is how long a change of the administrator's file may take.
@@ -148,7 +149,7 @@ func TestG2LockedKeys(t *testing.T) {
 	} {
 		b.writePolicy(locked(c.key, c.value))
 		for i, holds := range c.holds {
-			eventually(t, policyTime, fmt.Sprintf("%s: %s (%d)", c.key, c.value, i), holds)
+			wait.Eventually(t, policyTime, fmt.Sprintf("%s: %s (%d)", c.key, c.value, i), holds)
 		}
 		b.exits(3, policyPath, "settings", "set", c.key, c.other)
 		b.exits(3, policyPath, "settings", "unset", c.key)
@@ -167,8 +168,8 @@ func TestG2LockedKeys(t *testing.T) {
 		}
 		b.removePolicy()
 		b.write(b.settingsText(""))
-		eventually(t, policyTime, "without "+c.key, open(wide))
-		eventually(t, patience, "without "+c.key, func() error { return try(b.guest, "tcp", "127.0.0.1:7100") })
+		wait.Eventually(t, policyTime, "without "+c.key, open(wide))
+		wait.Eventually(t, patience, "without "+c.key, func() error { return try(b.guest, "tcp", "127.0.0.1:7100") })
 	}
 }
 
@@ -325,7 +326,7 @@ func TestG2Listing(t *testing.T) {
 	t.Parallel()
 	b := startPolicy(t, bedConfig{})
 	b.writePolicy(locked("exposure", `"mirror"`))
-	eventually(t, policyTime, "exposure is locked", func() error {
+	wait.Eventually(t, policyTime, "exposure is locked", func() error {
 		v, err := b.value("exposure")
 		if err == nil && !v.Locked {
 			err = fmt.Errorf("%+v", v)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // ruleCase is what becomes of one netcat in the guest.
@@ -170,7 +172,7 @@ func (b *bed) testRule(c ruleCase, network string) {
 	for _, address := range c.host {
 		server := start(control.PortOpen)
 		client := b.ncTo(b.host, network, address)
-		chat(client, server, network+" "+address)
+		talk.Chat(client, server, network+" "+address)
 		client.kill()
 		stop(server)
 	}
@@ -218,7 +220,7 @@ ports:
 				t.Errorf("the listing says %+v", p)
 			}
 			must(t, closed(b.host, network, c.closed))
-			chat(b.ncTo(b.host, network, c.open), server, network)
+			talk.Chat(b.ncTo(b.host, network, c.open), server, network)
 			e.run(nil, "kill", c.name)
 			b.view.gone(network + " 0.0.0.0:8000")
 		}
@@ -255,7 +257,7 @@ ports:
 			b.spawn(b.guest, "docker", cmd)
 			stop, looked := make(chan struct{}), make(chan error, 1)
 			go func() { looked <- b.neverOpen(8000, stop) }()
-			eventually(t, patience, c.name+" is "+c.state, func() error {
+			wait.Eventually(t, patience, c.name+" is "+c.state, func() error {
 				for _, network := range []string{"tcp", "udp"} {
 					p, err := b.listed(network + " 0.0.0.0:8000")
 					if err != nil {

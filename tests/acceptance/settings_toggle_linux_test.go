@@ -14,6 +14,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // The ports of a toggle's test: 200 for TCP, the first of them for UDP as well.
@@ -72,7 +73,7 @@ func TestC4Toggle(t *testing.T) {
 		started = time.Now()
 		must(t, client.SetEnabled(t.Context(), true))
 		onAnswered := time.Since(started)
-		eventually(t, patience, "all forwards are open", func() error {
+		wait.Eventually(t, patience, "all forwards are open", func() error {
 			s, err := b.status()
 			if err == nil && s.Counts.Open != toggleTCPPorts+toggleUDPPorts {
 				err = fmt.Errorf("%+v", s.Counts)
@@ -123,7 +124,7 @@ func (b *bed) manyFlows(tcp, udp int) <-chan over {
 		}
 		return nil
 	}))
-	must(b.t, together(8, func(lane int) error {
+	must(b.t, wait.Together(8, func(lane int) error {
 		for i := lane; i < len(conns); i += 8 {
 			if err := hello(conns[i]); err != nil {
 				return err
@@ -217,7 +218,7 @@ func TestC4OffAndOn(t *testing.T) {
 	for range 50 {
 		cycle()
 	}
-	eventually(t, patience, "the daemon has its descriptors back", func() error {
+	wait.Eventually(t, patience, "the daemon has its descriptors back", func() error {
 		if n := b.daemon.descriptors(); n > before+4 {
 			return fmt.Errorf("%d now, %d before", n, before)
 		}

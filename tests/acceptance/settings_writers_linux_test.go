@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // writersKeys are keys that writers change at the same time, each with a value
@@ -37,14 +38,14 @@ func TestWritersTogether(t *testing.T) {
 			b.daemon.terminate()
 		}
 		for range 3 {
-			must(t, together(len(writersKeys), func(i int) error {
+			must(t, wait.Together(len(writersKeys), func(i int) error {
 				_, err := b.vmbridge("settings", "set", writersKeys[i].key, writersKeys[i].value)
 				return err
 			}))
 			for _, k := range writersKeys {
 				b.exits(0, k.value+"\n", "settings", "get", k.key)
 			}
-			must(t, together(len(writersKeys), func(i int) error {
+			must(t, wait.Together(len(writersKeys), func(i int) error {
 				_, err := b.vmbridge("settings", "unset", writersKeys[i].key)
 				return err
 			}))
@@ -81,7 +82,7 @@ func TestWritersKilled(t *testing.T) {
 				answered.Store(n)
 			}
 		}()
-		eventually(t, patience, "it is being written", func() error {
+		wait.Eventually(t, patience, "it is being written", func() error {
 			if n := answered.Load(); n < int64(1001+i) { // each time at another moment
 				return fmt.Errorf("%d", n)
 			}
@@ -127,7 +128,7 @@ func TestWritersCommandKilled(t *testing.T) {
 		p := b.spawn(b.host, "set", b.command("settings", "set", "limits.flows", fmt.Sprint(1000+i)))
 		// Somewhere between its start and its end, each time a little later.
 		looks := 0
-		eventually(t, patience, "a moment of the command's life", func() error {
+		wait.Eventually(t, patience, "a moment of the command's life", func() error {
 			if looks++; looks <= i && p.running() {
 				return fmt.Errorf("look %d", looks)
 			}

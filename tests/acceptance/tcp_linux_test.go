@@ -1,18 +1,16 @@
 package acceptance
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // onEveryTransport runs a test on a bed of each kind of link that there can be
@@ -57,53 +55,29 @@ func (m *meeting) pair() (client, server *net.TCPConn) {
 	return client, server
 }
 
-// noise is n bytes that do not repeat.
-func noise(n int) []byte {
-	b := make([]byte, n)
-	rand.NewChaCha8([32]byte{byte(n)}).Read(b)
-	return b
-}
-
 // D1: half-close either way with a late reply: every byte arrives, on every
 // transport.
 func TestD1HalfClose(t *testing.T) {
 	onEveryTransport(t, func(t *testing.T, b *bed) {
 		m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
-		for _, size := range []int{0, 1, 64 << 10, 10 << 20} {
-			client, server := m.pair()
-			halfClose(t, fmt.Sprintf("client first, reply of %d", size), client, server, size)
-			client, server = m.pair()
-			halfClose(t, fmt.Sprintf("server first, reply of %d", size), server, client, size)
-		}
+		halfClose(t, m.pair)
 	})
 }
 
-// halfClose has one end ask and close its direction, and the other answer after
-// it has seen that.
-func halfClose(t *testing.T, what string, asks, answers *net.TCPConn, size int) {
+// halfClose has either end of a connection close its direction first, with late
+// replies of several sizes.
+func halfClose(t *testing.T, pair func() (client, server *net.TCPConn)) {
 	t.Helper()
-	question, answer := []byte("question"), noise(size)
-	answered := make(chan error, 1)
-	go func() {
-		got, err := io.ReadAll(answers)
-		if err == nil && !bytes.Equal(got, question) {
-			err = fmt.Errorf("the question came as %q", got)
+	for _, size := range []int{0, 1, 64 << 10, 10 << 20} {
+		for i, first := range []string{"client", "server"} {
+			var ends [2]*net.TCPConn
+			ends[0], ends[1] = pair()
+			if err := traffic.HalfClose(ends[i], ends[1-i], size); err != nil {
+				t.Errorf("%s first, reply of %d: %v", first, size, err)
+			}
+			must(t, errors.Join(ends[0].Close(), ends[1].Close()))
 		}
-		if err == nil {
-			_, err = answers.Write(answer)
-		}
-		answered <- errors.Join(err, answers.Close())
-	}()
-	_, err := asks.Write(question)
-	must(t, errors.Join(err, asks.CloseWrite()))
-	got, err := io.ReadAll(asks)
-	if err := errors.Join(err, <-answered); err != nil {
-		t.Errorf("%s: %v", what, err)
 	}
-	if !bytes.Equal(got, answer) {
-		t.Errorf("%s: %d bytes arrived, or others", what, len(got))
-	}
-	must(t, asks.Close())
 }
 
 // D2: bulk in both directions at once through small socket buffers. With smaller
@@ -116,29 +90,9 @@ func TestD2SmallBuffers(t *testing.T) {
 	for _, c := range []*net.TCPConn{client, server} {
 		must(t, errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer)))
 	}
-	must(t, together(2, func(i int) error {
-		return exchangeBulk([]*net.TCPConn{client, server}[i], size)
+	must(t, wait.Together(2, func(i int) error {
+		return traffic.Exchange([]*net.TCPConn{client, server}[i], size)
 	}))
-}
-
-// exchangeBulk writes noise, closes its direction, and expects the same noise,
-// at once.
-func exchangeBulk(c *net.TCPConn, size int64) error {
-	want, got := sha256.New(), sha256.New()
-	sent := make(chan error, 1)
-	go func() {
-		source := io.LimitReader(rand.NewChaCha8([32]byte{1}), size)
-		_, err := io.Copy(c, io.TeeReader(source, want))
-		sent <- errors.Join(err, c.CloseWrite())
-	}()
-	n, err := io.Copy(got, c)
-	if err := errors.Join(err, <-sent); err != nil {
-		return err
-	}
-	if n != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
-		return fmt.Errorf("%d of %d bytes arrived, or others", n, size)
-	}
-	return nil
 }
 
 // D8: 1, 10 and 100 MB both ways with equal checksums.
@@ -148,8 +102,8 @@ func TestD8Bulk(t *testing.T) {
 	m := b.meet(socket.Spec{Address: "127.0.0.1:7000"})
 	for _, size := range []int64{1e6, 10e6, 100e6} {
 		client, server := m.pair()
-		must(t, together(2, func(i int) error {
-			return exchangeBulk([]*net.TCPConn{client, server}[i], size)
+		must(t, wait.Together(2, func(i int) error {
+			return traffic.Exchange([]*net.TCPConn{client, server}[i], size)
 		}))
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // E1: echo from the host and from another machine's address, for many clients:
@@ -57,7 +59,7 @@ func datagramClients(ns *netns.Namespace, n int, address string) error {
 		}
 		return nil
 	})
-	return errors.Join(err, together(n, func(i int) error {
+	return errors.Join(err, wait.Together(n, func(i int) error {
 		a := &asker{Conn: clients[i]}
 		for round := range 3 {
 			if err := a.ask(fmt.Appendf(nil, "client %d, round %d", i, round)); err != nil {
@@ -76,7 +78,7 @@ func TestE2Sizes(t *testing.T) {
 		for _, address := range []string{"127.0.0.1:7000", "[::1]:7000"} {
 			a := &asker{Conn: b.dial("udp", address)}
 			for _, size := range []int{0, 1, 1472, 1473, 9000, 32768, 32769, 65507} {
-				if err := a.ask(noise(size)); err != nil {
+				if err := a.ask(traffic.Noise(size)); err != nil {
 					t.Errorf("%s: %d bytes: %v", address, size, err)
 				}
 			}
@@ -191,7 +193,7 @@ func TestE4Refusals(t *testing.T) {
 	}
 	// The same client is served by one that does hear it.
 	b.echo(socket.Spec{Network: "udp", Address: wildcard, ReusePort: true})
-	eventually(t, patience, "the client is served", func() error { return client.ask([]byte("now?")) })
+	wait.Eventually(t, patience, "the client is served", func() error { return client.ask([]byte("now?")) })
 }
 
 // E5: one socket for sending and receiving, as resolvers and game servers have
@@ -203,7 +205,7 @@ func TestE5OneSocket(t *testing.T) {
 	resolver := bindUDP(t, b.maker, socket.Spec{Address: "0.0.0.0:7000"})
 	go resolve(resolver, netip.MustParseAddrPort(upstream.Address))
 	b.view.port("udp 0.0.0.0:7000", control.PortOpen)
-	must(t, together(20, func(i int) error {
+	must(t, wait.Together(20, func(i int) error {
 		c, err := dial(b.host, "udp", "127.0.0.1:7000")
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // view is what vmbridge ports --watch --json tells: the ports as they are, and
@@ -34,7 +35,7 @@ type watch struct {
 // follow starts to watch, as soon as there is a daemon.
 func (b *bed) follow() {
 	b.t.Helper()
-	eventually(b.t, patience, "the daemon answers", func() error {
+	wait.Eventually(b.t, patience, "the daemon answers", func() error {
 		_, err := b.status()
 		return err
 	})

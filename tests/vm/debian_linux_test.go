@@ -9,6 +9,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/vm"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
 )
 
@@ -73,7 +74,7 @@ func testKeys(t *testing.T, s *system) {
 	started := time.Now()
 	s.install(linkkey.New().String())
 	t.Logf("installed in %v", time.Since(started).Round(time.Millisecond))
-	eventually(t, patience, "the link is refused", func() error { return s.linkIs(control.LinkRefused, "key") })
+	wait.Eventually(t, patience, "the link is refused", func() error { return s.linkIs(control.LinkRefused, "key") })
 	s.install(s.key())
 	s.awaitLink()
 	s.awaitWhole()
@@ -82,7 +83,7 @@ func testKeys(t *testing.T, s *system) {
 // awaitWhole waits until the agent has all that the kernel offers.
 func (s *system) awaitWhole() {
 	s.t.Helper()
-	eventually(s.t, patience, "eBPF and host reach", func() error {
+	wait.Eventually(s.t, patience, "eBPF and host reach", func() error {
 		l, err := s.link()
 		if err == nil && (l.HostReach.State != control.On || l.Detection.State != "ebpf") {
 			err = errors.New(l.Detection.State + " " + l.Detection.Reason + ", " + l.HostReach.State + " " + l.HostReach.Reason)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // image is what the engine's containers run: netcat-openbsd and the echo server.
@@ -68,10 +70,10 @@ func testNetcatInContainer(t *testing.T, s *system) {
 	s.open("tcp", 8000)
 	for _, word := range []string{"first", "second"} { // -k: the server takes another one
 		client := s.onHost(netcat, "localhost", "8000")
-		chat(client, server, word)
+		talk.Chat(client, server, word)
 		client.kill()
 	}
-	eventually(t, patience, "the listing names the container", func() error {
+	wait.Eventually(t, patience, "the listing names the container", func() error {
 		out := s.vmbridge("ports", "--json")
 		var ports []control.Port
 		if err := json.Unmarshal([]byte(out), &ports); err != nil {
@@ -92,9 +94,9 @@ func testContainerReaches(t *testing.T, s *system) {
 	for i, c := range []struct{ flag, address string }{{"-4", "127.0.0.1"}, {"-6u", "::1"}} {
 		port := fmt.Sprint(8100 + i)
 		server := s.onHost(netcat, "-nlv", c.flag, c.address, port)
-		server.shows(" on " + c.address)
+		server.Shows(" on " + c.address)
 		client := s.inGuest("docker", "run", "--rm", "-i", "--net=host", image, "nc", c.flag, "localhost", port)
-		chat(client, server, c.flag)
+		talk.Chat(client, server, c.flag)
 	}
 }
 
@@ -108,7 +110,7 @@ func testPublishedPorts(t *testing.T, s *system) {
 	if err := s.hello("tcp", "127.0.0.1:8080"); !refused(err) {
 		t.Errorf("8080: %v", err)
 	}
-	k.shows("Published ports are discarded")
+	k.Shows("Published ports are discarded")
 	s.run("docker", "rm", "--force", "published")
 	s.gone("tcp", 80)
 }
@@ -136,7 +138,7 @@ func testEngineCrash(_ *testing.T, s *system) {
 	s.serveInContainer("crashes")
 	s.run("systemctl", "kill", "--kill-whom=all", "--signal=KILL", "docker.service", "containerd.service", "docker-*.scope")
 	s.released(time.Now(), containerPort)
-	eventually(s.t, patience, "the engine comes back", func() error {
+	wait.Eventually(s.t, patience, "the engine comes back", func() error {
 		_, err := s.try("docker", "version")
 		return err
 	})
@@ -153,7 +155,7 @@ func testSwarm(t *testing.T, s *system) {
 		"--name", "echo", "--replicas", "2", "--restart-delay", "1s", image,
 		"server", "tcp", "::", fmt.Sprint(port), fmt.Sprint(port), "udp", "::", fmt.Sprint(port), fmt.Sprint(port))
 	s.serves(port)
-	eventually(t, patience, "the second task's failure shows", func() error {
+	wait.Eventually(t, patience, "the second task's failure shows", func() error {
 		out, err := s.try("docker", "service", "ps", "echo", "--format", "{{.CurrentState}} {{.Error}}")
 		if err == nil && (!strings.Contains(out, "Running") || !strings.Contains(out, "Failed")) {
 			err = errors.New(out)
@@ -190,7 +192,7 @@ func testManyPorts(t *testing.T, s *system) {
 	s.awaitOpen(2 * each)
 	t.Logf("%d ports were open in %v, with the container's start", 2*each, time.Since(started).Round(time.Millisecond))
 	started = time.Now()
-	must(t, together(8, func(lane int) error {
+	must(t, wait.Together(8, func(lane int) error {
 		for port := first + lane; port <= last; port += 8 * 3 {
 			for _, network := range []string{"tcp", "udp"} {
 				if err := s.hello(network, at("127.0.0.1", port)); err != nil {

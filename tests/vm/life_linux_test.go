@@ -11,6 +11,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/echo"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // slow is what the rows' times are multiplied with where an emulated machine has
@@ -71,7 +72,7 @@ func (s *system) live(flows map[string]net.Conn) {
 // and nothing twice.
 func (s *system) recovers(since time.Time, within time.Duration) {
 	s.t.Helper()
-	err := poll(within-time.Since(since), func() error {
+	err := wait.Try(within-time.Since(since), func() error {
 		return errors.Join(s.answers(servedPort), s.reach(at("127.0.0.1", hostPort)))
 	})
 	if err != nil {
@@ -107,7 +108,7 @@ func testAgentKilled(t *testing.T, s *system) {
 	// By itself.
 	before := s.agent()
 	s.run("kill", "-9", fmt.Sprint(before))
-	eventually(t, patience, "systemd starts it again", func() error {
+	wait.Eventually(t, patience, "systemd starts it again", func() error {
 		if pid := s.agent(); pid == 0 || pid == before {
 			return fmt.Errorf("it is %d", pid)
 		}
@@ -139,13 +140,13 @@ func testClock(t *testing.T, s *system) {
 	s.lasting()
 	defer s.unlasting()
 	flows := s.flows()
-	ups := strings.Count(s.daemon.said.String(), "link up")
+	ups := strings.Count(s.daemon.Said.String(), "link up")
 	for _, jump := range []string{"+1 hour", "-1 hour", "-1 hour", "+1 hour"} {
 		s.run("date", "--set", jump)
 		s.live(flows)
 		s.recovers(time.Now(), slow*2*time.Second)
 	}
-	if now := strings.Count(s.daemon.said.String(), "link up"); now != ups {
+	if now := strings.Count(s.daemon.Said.String(), "link up"); now != ups {
 		t.Errorf("the link has come up %d times meanwhile", now-ups)
 	}
 }
@@ -158,7 +159,7 @@ func testPause(t *testing.T, s *system) {
 	defer s.unlasting()
 	s.machine.Monitor("stop")
 	paused := time.Now()
-	eventually(t, patience, "the daemon notices", func() error {
+	wait.Eventually(t, patience, "the daemon notices", func() error {
 		l, err := s.link()
 		if err == nil && l.State == control.LinkUp {
 			err = errors.New("the link is up")
@@ -216,7 +217,7 @@ func testMachineKilled(t *testing.T, s *system) {
 // The agent goes away as it came.
 func testUninstall(t *testing.T, s *system) {
 	s.run("vmbridge-guest", "uninstall")
-	eventually(t, patience, "nobody answers", func() error { return s.linkIs(control.LinkDown, "") })
+	wait.Eventually(t, patience, "nobody answers", func() error { return s.linkIs(control.LinkDown, "") })
 	if out, err := s.try("systemctl", "cat", "vmbridge-guest"); err == nil || strings.Contains(out, "ExecStart") {
 		t.Errorf("systemd still knows %q", out)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/tests/vm"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // TestOpenRC installs the agent on a machine with OpenRC: it comes up, and again
@@ -23,14 +24,14 @@ func TestOpenRC(t *testing.T) {
 	before := s.run("pgrep", "-f", "vmbridge-guest serve")
 	killed := time.Now()
 	s.run("pkill", "-9", "-x", "vmbridge-guest")
-	eventually(t, patience, "OpenRC starts the agent again", func() error {
+	wait.Eventually(t, patience, "OpenRC starts the agent again", func() error {
 		pid, err := s.try("pgrep", "-f", "vmbridge-guest serve")
 		if err == nil && pid == before {
 			err = errors.New("it is the same")
 		}
 		return err
 	})
-	eventually(t, patience, "service is back", func() error { return s.answers(servedPort) })
+	wait.Eventually(t, patience, "service is back", func() error { return s.answers(servedPort) })
 	t.Logf("full service again %v after the agent was killed", time.Since(killed).Round(time.Millisecond))
 
 	_, _ = s.try("reboot") // the order may end with the machine

@@ -1,7 +1,6 @@
 package vm_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,9 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/echo"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 const netcat = "nc.openbsd"
@@ -34,14 +36,14 @@ func testNetcat(t *testing.T, s *system) {
 				s := s.in(t)
 				server := s.inGuest(append(listens, address, fmt.Sprint(port))...)
 				s.open(network, port)
-				chat(s.onHost(append(connects, address, fmt.Sprint(port))...), server, name)
+				talk.Chat(s.onHost(append(connects, address, fmt.Sprint(port))...), server, name)
 			})
 			port++
 			t.Run(name+" to the host", func(t *testing.T) {
 				s := s.in(t)
 				server := s.onHost(append(listens, address, fmt.Sprint(port))...)
-				server.shows(" on " + address)
-				chat(s.inGuest(append(connects, "localhost", fmt.Sprint(port))...), server, name)
+				server.Shows(" on " + address)
+				talk.Chat(s.inGuest(append(connects, "localhost", fmt.Sprint(port))...), server, name)
 			})
 		}
 	}
@@ -109,11 +111,11 @@ func testHalfClose(t *testing.T, s *system) {
 	for way, pair := range s.pairs(7000) {
 		for _, size := range []int{0, 1, 64 << 10, 10 << 20} {
 			client, server := pair()
-			if err := halfClose(client, server, size); err != nil {
+			if err := traffic.HalfClose(client, server, size); err != nil {
 				t.Errorf("%s, client first, reply of %d: %v", way, size, err)
 			}
 			client, server = pair()
-			if err := halfClose(server, client, size); err != nil {
+			if err := traffic.HalfClose(server, client, size); err != nil {
 				t.Errorf("%s, server first, reply of %d: %v", way, size, err)
 			}
 		}
@@ -158,7 +160,7 @@ func testBulk(t *testing.T, s *system) {
 	started := time.Now()
 	c := s.connect("127.0.0.1:7000")
 	must(t, c.SetDeadline(started.Add(patience)))
-	must(t, exchangeBulk(tcp{c}, size))
+	must(t, traffic.Exchange(tcp{c}, size))
 	t.Logf("to the machine: %.0f MB/s", 2*size/1e6/time.Since(started).Seconds())
 
 	go echo.TCP(s.listen("127.0.0.1:7001"))
@@ -176,7 +178,7 @@ func testManyFlows(t *testing.T, s *system) {
 	s.serve(7000)
 	started := time.Now()
 	conns := make([]net.Conn, flows)
-	must(t, together(20, func(lane int) error {
+	must(t, wait.Together(20, func(lane int) error {
 		for i := lane; i < flows; i += 20 {
 			c, err := s.dial("tcp", at(loopbacks[i%2], 7000))
 			if err != nil {
@@ -184,14 +186,14 @@ func testManyFlows(t *testing.T, s *system) {
 			}
 			t.Cleanup(func() { c.Close() })
 			conns[i] = c
-			if err := flow(c, i); err != nil {
+			if err := echoed(c, i); err != nil {
 				return fmt.Errorf("connection %d: %w", i, err)
 			}
 		}
 		return nil
 	}))
 	// All of them are open now, and all still work.
-	must(t, together(flows, func(i int) error { return flow(conns[i], i+1) }))
+	must(t, wait.Together(flows, func(i int) error { return echoed(conns[i], i+1) }))
 	t.Logf("to the machine: %v", time.Since(started).Round(time.Millisecond))
 
 	go echo.TCP(s.listen("127.0.0.1:7001"))
@@ -202,23 +204,12 @@ func testManyFlows(t *testing.T, s *system) {
 	t.Logf("from the machine: %v", time.Since(started).Round(time.Millisecond))
 }
 
-// flow sends and gets back bytes that depend on i.
-func flow(c net.Conn, i int) error {
-	data := noise(1000 + i)
+// echoed sends and gets back bytes that depend on i.
+func echoed(c net.Conn, i int) error {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	if _, err := c.Write(data); err != nil {
-		return err
-	}
-	got := make([]byte, len(data))
-	if _, err := io.ReadFull(c, got); err != nil {
-		return err
-	}
-	if !bytes.Equal(got, data) {
-		return errors.New("other bytes came back")
-	}
-	return nil
+	return traffic.Echo(c, 1000+i)
 }
 
 // C4, G1: turned off, everything is released at once, flows in both directions
@@ -247,7 +238,7 @@ func testToggle(t *testing.T, s *system) {
 			t.Errorf("the machine's localhost gives %v", err)
 		}
 	}
-	eventually(t, patience, "host reach is off", func() error {
+	wait.Eventually(t, patience, "host reach is off", func() error {
 		l, err := s.link()
 		if err == nil && l.HostReach.State != control.Off {
 			err = errors.New(l.HostReach.State)
@@ -266,7 +257,7 @@ func testToggle(t *testing.T, s *system) {
 // reaches waits until the machine reaches an echo server of the host.
 func (s *system) reaches(address string) {
 	s.t.Helper()
-	eventually(s.t, patience, "the machine reaches "+address, func() error { return s.reach(address) })
+	wait.Eventually(s.t, patience, "the machine reaches "+address, func() error { return s.reach(address) })
 }
 
 // reach asks an echo server of the host from the machine.

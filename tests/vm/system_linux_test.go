@@ -19,6 +19,7 @@ import (
 	"github.com/vmbridge/vmbridge/tests/internal/netns"
 	"github.com/vmbridge/vmbridge/tests/vm"
 	"github.com/vmbridge/vmbridge/tests/vm/orders"
+	"github.com/vmbridge/vmbridge/tests/wait"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
@@ -128,10 +129,10 @@ func (s *system) startDaemon() {
 	s.daemon = daemon
 	s.whole.Cleanup(func() {
 		if s.whole.Failed() {
-			s.whole.Logf("the daemon:\n%s", daemon.said)
+			s.whole.Logf("the daemon:\n%s", daemon.Said)
 		}
 	})
-	eventually(s.t, patience, "the device's socket", func() error {
+	wait.Eventually(s.t, patience, "the device's socket", func() error {
 		select {
 		case <-s.daemon.done:
 			s.t.Fatalf("the daemon has ended: %v", s.daemon.err)
@@ -153,16 +154,16 @@ func (s *system) command(args ...string) *exec.Cmd {
 func (s *system) vmbridge(args ...string) string {
 	s.t.Helper()
 	k := spawn(s.t, s.host, s.command(args...))
-	k.in.Close()
+	k.In.Close()
 	select {
 	case <-k.done:
 	case <-time.After(patience):
-		s.t.Fatalf("%s takes longer than %v", k.name, patience)
+		s.t.Fatalf("%s takes longer than %v", k.Name, patience)
 	}
 	if k.err != nil {
-		s.t.Fatalf("%s: %v: %s", k.name, k.err, k.said)
+		s.t.Fatalf("%s: %v: %s", k.Name, k.err, k.Said)
 	}
-	return k.said.String()
+	return k.Said.String()
 }
 
 // start switches the machine on.
@@ -183,7 +184,7 @@ func (s *system) awaitBoot() {
 	s.t.Helper()
 	s.boots++
 	s.machine.WaitFor("GUEST-READY", s.boots)
-	eventually(s.t, patience, "the machine takes orders", func() error {
+	wait.Eventually(s.t, patience, "the machine takes orders", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		_, err := s.guest.Output(ctx, "true")
@@ -251,7 +252,7 @@ func (s *system) endDevice() {
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		s.t.Errorf("end the device: %v", err)
 	}
-	eventually(s.t, patience, "the device ends", func() error {
+	wait.Eventually(s.t, patience, "the device ends", func() error {
 		if _, err := s.device(); err == nil {
 			return errors.New("it still answers")
 		}
@@ -286,5 +287,5 @@ func (s *system) linkIs(state, reason string) error {
 
 func (s *system) awaitLink() {
 	s.t.Helper()
-	eventually(s.t, patience, "the link is up", func() error { return s.linkIs(control.LinkUp, "") })
+	wait.Eventually(s.t, patience, "the link is up", func() error { return s.linkIs(control.LinkUp, "") })
 }

@@ -3,11 +3,9 @@ package vm_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // stream is a TCP connection: this process's, or one of a socket in the machine.
@@ -79,7 +78,7 @@ func (s *system) ports(network string, port int) (found []control.Port, err erro
 // open waits until a port of the machine is open on the host.
 func (s *system) open(network string, port int) (found control.Port) {
 	s.t.Helper()
-	eventually(s.t, patience, fmt.Sprintf("%s %d is open", network, port), func() error {
+	wait.Eventually(s.t, patience, fmt.Sprintf("%s %d is open", network, port), func() error {
 		list, err := s.ports(network, port)
 		if err != nil {
 			return err
@@ -96,7 +95,7 @@ func (s *system) open(network string, port int) (found control.Port) {
 // gone waits until a port is not listed.
 func (s *system) gone(network string, port int) {
 	s.t.Helper()
-	eventually(s.t, patience, fmt.Sprintf("%s %d is gone", network, port), func() error {
+	wait.Eventually(s.t, patience, fmt.Sprintf("%s %d is gone", network, port), func() error {
 		list, err := s.ports(network, port)
 		if err == nil && len(list) > 0 {
 			err = fmt.Errorf("listed are %+v", list)
@@ -115,7 +114,7 @@ func (s *system) serve(port int) *talker {
 	s.t.Helper()
 	p := strconv.Itoa(port)
 	k := s.inGuest("server", "tcp", "::", p, p, "udp", "::", p, p)
-	eventually(s.t, patience, fmt.Sprintf("port %d answers", port), func() error {
+	wait.Eventually(s.t, patience, fmt.Sprintf("port %d answers", port), func() error {
 		select {
 		case <-k.done:
 			s.t.Fatalf("the server has ended: %v", k.err)
@@ -129,7 +128,7 @@ func (s *system) serve(port int) *talker {
 // serves waits until a port answers, TCP and UDP, both families.
 func (s *system) serves(port int) {
 	s.t.Helper()
-	eventually(s.t, patience, fmt.Sprintf("port %d answers", port), func() error { return s.answers(port) })
+	wait.Eventually(s.t, patience, fmt.Sprintf("port %d answers", port), func() error { return s.answers(port) })
 }
 
 func (s *system) answers(port int) error {
@@ -189,7 +188,7 @@ func (s *system) released(since time.Time, port int) {
 	const limit = 2 * time.Second
 	for _, network := range []string{"tcp", "udp"} {
 		for _, address := range []string{"0.0.0.0", "::"} {
-			err := poll(max(0, limit-time.Since(since)), func() error { return s.bind(network, at(address, port)) })
+			err := wait.Try(max(0, limit-time.Since(since)), func() error { return s.bind(network, at(address, port)) })
 			if err != nil {
 				s.t.Errorf("%s %s is not free %v later: %v", network, at(address, port), time.Since(since), err)
 			}
@@ -209,33 +208,6 @@ func (s *system) bind(network, address string) error {
 	})
 }
 
-// noise is n bytes that do not repeat.
-func noise(n int) []byte {
-	b := make([]byte, n)
-	rand.NewChaCha8([32]byte{byte(n)}).Read(b)
-	return b
-}
-
-// exchangeBulk writes noise, closes its direction, and expects the same noise, at
-// once.
-func exchangeBulk(c stream, size int64) error {
-	want, got := sha256.New(), sha256.New()
-	sent := make(chan error, 1)
-	go func() {
-		source := io.LimitReader(rand.NewChaCha8([32]byte{1}), size)
-		_, err := io.Copy(struct{ io.Writer }{c}, io.TeeReader(source, want))
-		sent <- errors.Join(err, c.CloseWrite())
-	}()
-	n, err := io.Copy(got, struct{ io.Reader }{c})
-	if err := errors.Join(err, <-sent); err != nil {
-		return err
-	}
-	if n != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
-		return fmt.Errorf("%d of %d bytes arrived, or others", n, size)
-	}
-	return nil
-}
-
 // pairs make connections from the host to the machine, and from the machine to the
 // host, and give both ends. The machine's servers listen at port, the host's at the next.
 func (s *system) pairs(port int) map[string]func() (client, server stream) {
@@ -244,7 +216,7 @@ func (s *system) pairs(port int) map[string]func() (client, server stream) {
 			l, err := s.guest.Listen(context.Background(), at("127.0.0.1", port))
 			must(s.t, err)
 			// The listener of the time before may still be forwarded, and refuse.
-			eventually(s.t, patience, "the machine's port answers", func() error {
+			wait.Eventually(s.t, patience, "the machine's port answers", func() error {
 				c, err := s.dial("tcp", at("127.0.0.1", port))
 				if err == nil {
 					client = tcp{c.(*net.TCPConn)}
@@ -278,57 +250,11 @@ func (s *system) closeLater(conns ...net.Conn) {
 	}
 }
 
-// halfClose has one end ask and close its direction, and the other answer after it
-// has seen that.
-func halfClose(asks, answers stream, size int) error {
-	question, answer := []byte("question"), noise(size)
-	answered := make(chan error, 1)
-	go func() {
-		got, err := io.ReadAll(answers)
-		if err == nil && !bytes.Equal(got, question) {
-			err = fmt.Errorf("the question came as %q", got)
-		}
-		if err == nil {
-			_, err = answers.Write(answer)
-		}
-		answered <- errors.Join(err, answers.CloseWrite())
-	}()
-	if _, err := asks.Write(question); err != nil {
-		return err
-	}
-	if err := asks.CloseWrite(); err != nil {
-		return err
-	}
-	got, err := io.ReadAll(asks)
-	if err := errors.Join(err, <-answered); err != nil {
-		return err
-	}
-	if !bytes.Equal(got, answer) {
-		return fmt.Errorf("%d bytes arrived, or others", len(got))
-	}
-	return nil
-}
-
-// together runs tries at once and gives some of their errors.
-func together(n int, f func(i int) error) error {
-	errs := make(chan error, n)
-	for i := range n {
-		go func() { errs <- f(i) }()
-	}
-	var all []error
-	for range n {
-		if err := <-errs; err != nil && len(all) < 5 {
-			all = append(all, err)
-		}
-	}
-	return errors.Join(all...)
-}
-
-// awaitCounts waits until so many ports are listed as open, beside those that the
+// awaitOpen waits until so many ports are listed as open, beside those that the
 // rules ignore.
 func (s *system) awaitOpen(open int) {
 	s.t.Helper()
-	eventually(s.t, patience, fmt.Sprintf("%d ports open", open), func() error {
+	wait.Eventually(s.t, patience, fmt.Sprintf("%d ports open", open), func() error {
 		status, err := s.status()
 		if err == nil && (status.Counts.Open != open || status.Counts.Ports-status.Counts.Ignored != open) {
 			err = fmt.Errorf("%+v", status.Counts)

@@ -36,10 +36,10 @@ func TestVsockDevice(t *testing.T) {
 
 func (b *bed) connect(t *testing.T) {
 	c := b.dial(t, portEcho)
-	talk(t, c, []byte("hello"))
+	say(t, c, []byte("hello"))
 }
 
-func talk(t *testing.T, c *vhostvsock.Conn, what []byte) {
+func say(t *testing.T, c *vhostvsock.Conn, what []byte) {
 	t.Helper()
 	if _, err := c.Write(what); err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func (b *bed) guestDials(t *testing.T) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(limit))
-	talk(t, c.(*vhostvsock.Conn), []byte("from the host"))
+	say(t, c.(*vhostvsock.Conn), []byte("from the host"))
 	if said, err := bufio.NewReader(order).ReadString('\n'); said != "dialled <nil>\n" {
 		t.Errorf("the guest says %q, %v", said, err)
 	}
@@ -222,7 +222,7 @@ func (b *bed) guestDials(t *testing.T) {
 // pause: a connection of a machine that stops and goes on is the same one.
 func (b *bed) pause(t *testing.T) {
 	c := b.dial(t, portEcho)
-	talk(t, c, []byte("before"))
+	say(t, c, []byte("before"))
 	b.machine.Monitor("stop")
 	if _, err := c.Write([]byte("meanwhile")); err != nil {
 		t.Fatal(err)
@@ -232,14 +232,14 @@ func (b *bed) pause(t *testing.T) {
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "meanwhile" {
 		t.Fatalf("%q came back, %v", got, err)
 	}
-	talk(t, c, []byte("after"))
+	say(t, c, []byte("after"))
 	b.connect(t)
 }
 
 // hardReset: the guest has no time to close anything.
 func (b *bed) hardReset(t *testing.T) {
 	c := b.dial(t, portEcho)
-	talk(t, c, []byte("before"))
+	say(t, c, []byte("before"))
 	b.machine.Monitor("system_reset")
 	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after the reset %d bytes, %v", n, err)
@@ -252,7 +252,7 @@ func (b *bed) hardReset(t *testing.T) {
 // reboot resets what was open, and the guest comes back on the same rings.
 func (b *bed) reboot(t *testing.T) {
 	c := b.dial(t, portEcho)
-	talk(t, c, []byte("before"))
+	say(t, c, []byte("before"))
 	fmt.Fprintln(b.dial(t, portOrders), "reboot")
 	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) && err != io.EOF {
 		t.Errorf("after the reboot %d bytes, %v", n, err)
@@ -265,7 +265,7 @@ func (b *bed) reboot(t *testing.T) {
 // another kills QEMU, and starts a second one at the same socket.
 func (b *bed) another(t *testing.T) {
 	c := b.dial(t, portEcho)
-	talk(t, c, []byte("before"))
+	say(t, c, []byte("before"))
 	b.machine.Kill()
 	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after the end of QEMU %d bytes, %v", n, err)

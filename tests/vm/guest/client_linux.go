@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync"
+
+	"github.com/vmbridge/vmbridge/tests/internal/traffic"
 )
 
 // client is what the program does when it is given a word, an address of an echo
@@ -40,21 +37,7 @@ func bulk(address string, size int64) error {
 		return err
 	}
 	defer c.Close()
-	want, got := sha256.New(), sha256.New()
-	sent := make(chan error, 1)
-	go func() {
-		source := io.LimitReader(rand.NewChaCha8([32]byte{1}), size)
-		_, err := io.Copy(struct{ io.Writer }{c}, io.TeeReader(source, want))
-		sent <- errors.Join(err, c.(*net.TCPConn).CloseWrite())
-	}()
-	n, err := io.Copy(got, onlyReader{c})
-	if err := errors.Join(err, <-sent); err != nil {
-		return err
-	}
-	if n != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
-		return fmt.Errorf("%d of %d bytes came back, or others", n, size)
-	}
-	return nil
+	return traffic.Exchange(c.(*net.TCPConn), size)
 }
 
 // flows holds n connections at once, and each carries bytes of its own.
@@ -67,12 +50,12 @@ func flows(address string, n int) error {
 			c, err := net.Dial("tcp", address)
 			if err == nil {
 				defer c.Close()
-				err = flow(c, i)
+				err = traffic.Echo(c, 1000+i)
 			}
 			held.Done()
 			held.Wait()
 			if err == nil {
-				err = flow(c, i+1) // now that all are open
+				err = traffic.Echo(c, 1001+i) // now that all are open
 			}
 			errs <- err
 		})
@@ -83,22 +66,6 @@ func flows(address string, n int) error {
 		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func flow(c net.Conn, i int) error {
-	data := make([]byte, 1000+i)
-	rand.NewChaCha8([32]byte{byte(i)}).Read(data)
-	if _, err := c.Write(data); err != nil {
-		return err
-	}
-	got := make([]byte, len(data))
-	if _, err := io.ReadFull(c, got); err != nil {
-		return err
-	}
-	if !bytes.Equal(got, data) {
-		return errors.New("other bytes came back")
 	}
 	return nil
 }
