@@ -242,7 +242,7 @@ func TestDefaults(t *testing.T) {
 		})
 	}
 	want := map[string]string{
-		"ports.ignore":           "[22/tcp, 53, 67, 68, 111, 123, 323, 546, 547, 5353, 5355]",
+		"ports.ignore":           "[22/tcp, 4789/udp, 8472/udp, 53, 67, 68, 111, 123, 323, 546, 547, 5353, 5355]",
 		"ports.ignore_processes": "[dockerd, containerd, kubelet, sshd, sshd-session, systemd-*, chronyd, rpcbind, dnsmasq]",
 		"ports.allow":            "all", "ports.deny": "[]", "ports.rules": "[]", "links": "[]",
 		"limits.listeners": "20000", "limits.flows": "32768", "limits.udp_idle": "180s", "limits.memory": "256MiB",

@@ -95,7 +95,9 @@ func Default() Settings {
 		// localhost means ::1 first on macOS and Windows.
 		LocalhostTwin: runtime.GOOS != "linux",
 		Ports: Ports{
-			Ignore: []PortRange{{"tcp", 22, 22}},
+			// VXLAN (8472 is Linux's own number, and flannel's): what joins the
+			// engines of a cluster, of which the kernel holds the socket.
+			Ignore: []PortRange{{"tcp", 22, 22}, {"udp", 4789, 4789}, {"udp", 8472, 8472}},
 			// Not among them: docker-proxy, which stands for a container, and
 			// systemd itself, which holds the sockets of services that it
 			// activates.

@@ -226,7 +226,7 @@ func TestA7Ignored(t *testing.T) {
 	t.Parallel()
 	b := startBed(t, bedConfig{transport: "tcp"}) // so that the agent listens, too
 	for _, name := range []string{"tcp 0.0.0.0:22", "udp 0.0.0.0:53", "tcp 0.0.0.0:53", "udp 0.0.0.0:67", "udp 0.0.0.0:68",
-		"tcp 0.0.0.0:111", "udp 0.0.0.0:123", "udp 0.0.0.0:5353", "udp 0.0.0.0:5355"} {
+		"tcp 0.0.0.0:111", "udp 0.0.0.0:123", "udp 0.0.0.0:4789", "udp 0.0.0.0:5353", "udp 0.0.0.0:5355"} {
 		network, address, _ := strings.Cut(name, " ")
 		b.echo(socket.Spec{Network: network, Address: address})
 		if p := b.view.port(name, control.PortIgnored); p.Reason == "" {

@@ -171,6 +171,14 @@ func testSwarm(t *testing.T, s *system) {
 			t.Errorf("the engine's own port %d is listed as %+v, %v", own, list, err)
 		}
 	}
+	// VXLAN's socket is the kernel's, and comes and goes with the overlay networks.
+	list, err := s.ports("udp", 4789)
+	must(t, err)
+	for _, p := range list {
+		if p.State != control.PortIgnored {
+			t.Errorf("VXLAN is listed as %+v", p)
+		}
+	}
 	s.run("docker", "service", "rm", "echo")
 	s.gone("tcp", port)
 }

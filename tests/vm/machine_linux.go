@@ -8,8 +8,10 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,18 +85,28 @@ func Start(t testing.TB, c Config) *Machine {
 		t.Fatal(err)
 	}
 	m.command.Stderr = m.command.Stdout
+	// QEMU ends with the thread that has started it, so with this process at the
+	// latest, however that ends.
+	m.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := m.command.Start
 	if c.Namespace != nil {
 		start = func() error { return c.Namespace.Start(m.command) }
 	}
-	if err := start(); err != nil {
-		t.Fatalf("start %s: %v", qemu, err)
-	}
+	started := make(chan error)
 	go func() {
 		defer close(m.ended)
-		m.read(console)
-		m.err = m.command.Wait()
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := start()
+		started <- err
+		if err == nil {
+			m.read(console)
+			m.err = m.command.Wait()
+		}
 	}()
+	if err := <-started; err != nil {
+		t.Fatalf("start %s: %v", qemu, err)
+	}
 	t.Cleanup(func() {
 		m.Kill()
 		if t.Failed() {
