@@ -87,8 +87,7 @@ func admit(ctx context.Context, nc net.Conn, key []byte) (wire.Hello, func(epoch
 	}
 	version := min(hello.MaxVersion, wire.MaxVersion)
 	if version < max(hello.MinVersion, wire.MinVersion) {
-		return hello, nil, refuse(wire.CodeWrongVersion, fmt.Sprintf("host speaks %d to %d, guest %d to %d",
-			hello.MinVersion, hello.MaxVersion, wire.MinVersion, wire.MaxVersion))
+		return hello, nil, refuse(wire.CodeWrongVersion, incompatible(hello))
 	}
 	if want := authOf(key); hello.Auth != want {
 		if want == wire.AuthKey {
@@ -119,6 +118,23 @@ func admit(ctx context.Context, nc net.Conn, key []byte) (wire.Hello, func(epoch
 			Proof: wire.GuestProof(key, helloPayload, challengePayload, epoch), Epoch: epoch, Name: name,
 		})
 	}, nil
+}
+
+// incompatible names both ranges of versions, and the end that is older.
+func incompatible(h wire.Hello) string {
+	fix := "upgrade the agent, with vmbridge guest install"
+	if h.MaxVersion < wire.MinVersion {
+		fix = "upgrade vmbridge on the host"
+	}
+	return fmt.Sprintf("the host speaks %s of the protocol, the agent %s: %s",
+		versions(h.MinVersion, h.MaxVersion), versions(wire.MinVersion, wire.MaxVersion), fix)
+}
+
+func versions(least, most uint16) string {
+	if least == most {
+		return fmt.Sprintf("version %d", least)
+	}
+	return fmt.Sprintf("versions %d to %d", least, most)
 }
 
 func authOf(key []byte) wire.Auth {

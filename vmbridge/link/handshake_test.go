@@ -142,18 +142,27 @@ func TestStrangers(t *testing.T) {
 		_ = nc.SetDeadline(time.Now().Add(patience))
 		return nc
 	}
-	refusedAs := func(what string, code wire.Code, h wire.Hello, key []byte) {
+	refusedAs := func(what string, code wire.Code, h wire.Hello, key []byte, says ...string) {
 		t.Helper()
 		_, err := greetAs(dial(), h, key)
 		var g *link.GoodbyeError
 		if !errors.As(err, &g) || g.Code != code {
 			t.Errorf("%s: %v", what, err)
+			return
+		}
+		for _, text := range says {
+			if !strings.Contains(g.Reason, text) {
+				t.Errorf("%s: %q, want %q in it", what, g.Reason, text)
+			}
 		}
 	}
 	with := func(change func(*wire.Hello)) wire.Hello { h := hello(); change(&h); return h }
 
 	refusedAs("a wrong key", wire.CodeWrongKey, hello(), []byte("not the key"))
-	refusedAs("a later version", wire.CodeWrongVersion, with(func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 2, 9 }), testKey)
+	refusedAs("a later version", wire.CodeWrongVersion, with(func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 2, 9 }), testKey,
+		"versions 2 to 9", "version 1:", "upgrade the agent")
+	refusedAs("an earlier version", wire.CodeWrongVersion, with(func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 0, 0 }), testKey,
+		"version 0", "version 1:", "upgrade vmbridge on the host")
 	refusedAs("an impossible range", wire.CodeWrongVersion, with(func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 9, 1 }), testKey)
 	refusedAs("no proof", wire.CodeNoKey, with(func(h *wire.Hello) { h.Auth = wire.AuthNone }), testKey)
 	refusedAs("an unknown proof", wire.CodeNoKey, with(func(h *wire.Hello) { h.Auth = 9 }), testKey)
