@@ -52,7 +52,7 @@ type Link struct {
 	// What the agent told; empty until the link was up once.
 	AgentVersion string  `json:"agent_version"`
 	Kernel       string  `json:"kernel"`
-	Detection    Feature `json:"detection"`  // "ebpf" or "poll"
+	Detection    Feature `json:"detection"`  // "ebpf", "poll" or "unavailable"
 	HostReach    Feature `json:"host_reach"` // "on", "off" or "unavailable"
 	// DroppedListeners counts the listeners beyond the agent's limit.
 	DroppedListeners int `json:"dropped_listeners,omitempty"`
