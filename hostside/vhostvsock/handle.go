@@ -6,9 +6,10 @@ import (
 	"fmt"
 )
 
-// handle does what a message asks for. It returns the reply of messages that
-// have one of their own.
+// handle does what a message asks for, and closes it, even when the guest's memory
+// has gone meanwhile. It returns the reply of messages that have one of their own.
 func (s *session) handle(m *message) (reply []byte, err error) {
+	defer m.close()
 	switch m.request {
 	case getFeatures:
 		return word64(deviceFeatures), nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -162,6 +163,37 @@ func TestShrunkMemory(t *testing.T) {
 		t.Errorf("without memory: %v", err)
 	}
 	wait.Until(t, limit, "the end", func() bool { return !isLive(d) })
+}
+
+// TestShrunkMemoryDescriptors: what came with the message that met the fault is
+// closed, too.
+func TestShrunkMemoryDescriptors(t *testing.T) {
+	d, path := newDevice(t)
+	f := newFrontend(t, path)
+	f.negotiate()
+	f.must(setFeatures, words(allFeatures))
+	f.setMemory()
+	for i := range f.rings {
+		f.startRing(i)
+	}
+	f.must(setVringEnable, pair(0, 1))
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	end := os.NewFile(uintptr(pipe[0]), "pipe")
+	defer end.Close()
+	if err := unix.Ftruncate(f.fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	// Now both rings can be used, and are looked at.
+	f.send(setVringEnable, 0, pair(1, 1), pipe[1])
+	unix.Close(pipe[1])
+	settled(t, d)
+	end.SetReadDeadline(time.Now().Add(limit))
+	if _, err := end.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the device has a descriptor still: %v", err)
+	}
 }
 
 // TestDeviceClose ends everything, with a guest that goes on talking.

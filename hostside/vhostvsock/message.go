@@ -59,7 +59,7 @@ const (
 )
 
 // message is a request and the descriptors that came with it, which are closed
-// by whoever reads the message unless somebody has set them to -1.
+// by whoever handles the message unless somebody has set them to -1.
 type message struct {
 	request   request
 	needReply bool

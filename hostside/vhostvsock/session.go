@@ -96,7 +96,6 @@ func (s *session) messages() (err error) {
 			return err
 		}
 		reply, err := s.handle(&m)
-		m.close()
 		if err != nil {
 			err = fmt.Errorf("message %d: %w", m.request, err)
 		}
