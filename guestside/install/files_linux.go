@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,7 +108,10 @@ func sameContent(from, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !info.Mode().IsRegular() || info.Mode().Perm() != 0o755 {
+	// Whoever copied it there by hand may own it still, and could change what the
+	// service runs as root; a bit such as setuid is none of ours either.
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if info.Mode() != 0o755 || owner != uint32(os.Geteuid()) {
 		return false, nil
 	}
 	a, err := os.Open(from)

@@ -242,6 +242,33 @@ func TestNoKey(t *testing.T) {
 	}
 }
 
+// TestForeignProgram: a program that somebody has put in place by hand, and may
+// still write to, is replaced by one of root's even when it is the same.
+func TestForeignProgram(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	for name, change := range map[string]func(path string) error{
+		"owner":  func(path string) error { return os.Chown(path, 1000, 1000) },
+		"setuid": func(path string) error { return os.Chmod(path, 0o755|os.ModeSetuid) },
+	} {
+		m := newMachine(t)
+		m.systemd(true)
+		m.write(install.Program, "version 1")
+		if err := change(m.at(install.Program)); err != nil {
+			t.Fatal(err)
+		}
+		m.mustInstall(newKey())
+		info, err := os.Lstat(m.at(install.Program))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 || info.Mode() != 0o755 {
+			t.Errorf("%s: the program is user %d's, with mode %v", name, owner, info.Mode())
+		}
+	}
+}
+
 // TestRunningProgram: a program that runs can be replaced, and goes on.
 func TestRunningProgram(t *testing.T) {
 	sleep, err := exec.LookPath("sleep")
