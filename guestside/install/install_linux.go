@@ -195,12 +195,18 @@ func Uninstall(ctx context.Context, config Config) error {
 	for _, m := range g.managers() {
 		unit := m.unit()
 		if _, err := os.Lstat(g.at(unit.path)); errors.Is(err, fs.ErrNotExist) {
+			// A crash may have come before it had its name.
+			removed, err := remove(g.at(unit.path))
+			if err != nil {
+				return fmt.Errorf("service: %w", err)
+			}
+			found = found || removed
 			continue
 		}
 		if err := m.disable(ctx); err != nil {
 			return fmt.Errorf("stop the service: %w", err)
 		}
-		if err := os.Remove(g.at(unit.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := remove(g.at(unit.path)); err != nil {
 			return fmt.Errorf("service: %w", err)
 		}
 		g.say("Stopped and removed the service, %s", unit.path)

@@ -269,6 +269,36 @@ func TestForeignProgram(t *testing.T) {
 	}
 }
 
+// TestUninstallAfterCrash: an install that was killed while it wrote the unit
+// leaves nothing behind either.
+func TestUninstallAfterCrash(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		m := newMachine(t)
+		m.systemd(true)
+		m.openRC(false, ":")
+		left := []string{
+			"etc/systemd/system/.vmbridge-guest.service.new",
+			"etc/init.d/.vmbridge-guest.new",
+		}
+		for _, path := range left {
+			m.write(path, "hal")
+		}
+		if whole { // it was an upgrade
+			left = append(left, unit, initScript)
+			m.write(unit, "whole")
+			m.write(initScript, "whole")
+		}
+		if err := install.Uninstall(t.Context(), m.config(nil)); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range left {
+			if m.has(path) {
+				t.Errorf("upgrade %t: %s is still there", whole, path)
+			}
+		}
+	}
+}
+
 // TestRunningProgram: a program that runs can be replaced, and goes on.
 func TestRunningProgram(t *testing.T) {
 	sleep, err := exec.LookPath("sleep")
