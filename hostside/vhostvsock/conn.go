@@ -65,7 +65,10 @@ type Conn struct {
 
 	asking asking
 	linger linger
-	queued bool // in the device's queue, guarded by the queue's lock
+
+	// Its place in the device's queue, guarded by the queue's lock.
+	queued         bool
+	before, behind *Conn
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -156,6 +159,8 @@ func (c *Conn) CloseWrite() error {
 		return c.failed("close", net.ErrClosed)
 	case c.err != nil:
 		return c.failed("close", c.err)
+	case c.phase == gone:
+		return nil
 	}
 	c.shut |= shutSend
 	c.writable.Broadcast()

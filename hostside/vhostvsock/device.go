@@ -18,7 +18,8 @@ var (
 	ErrNoGuest = errors.New("no guest uses the device")
 )
 
-// maxConns bounds the connections when the guest opens them.
+// maxConns bounds the connections, and with them what a guest costs that opens
+// them or takes requests but never their resets.
 const maxConns = 16 << 10
 
 // firstPort is where the ports of Dial begin, with a random distance.
@@ -209,7 +210,10 @@ func (d *Device) add(port uint32) (*Conn, error) {
 	if !d.live {
 		return nil, ErrNoGuest
 	}
-	for range maxConns {
+	if len(d.conns) >= maxConns {
+		return nil, syscall.EADDRNOTAVAIL
+	}
+	for { // there are far more ports
 		k := key{guest: port, host: d.nextPort}
 		if d.nextPort++; d.nextPort >= ^uint32(0)-1 {
 			d.nextPort = firstPort
@@ -220,7 +224,6 @@ func (d *Device) add(port uint32) (*Conn, error) {
 			return c, nil
 		}
 	}
-	return nil, syscall.EADDRNOTAVAIL
 }
 
 func (d *Device) find(k key) *Conn {

@@ -33,6 +33,7 @@ func (c *Conn) reset(why error) {
 func (c *Conn) leave(why error) {
 	c.resetDue = false
 	c.forget(why)
+	c.device.queue.remove(c)
 	c.device.remove(c)
 }
 

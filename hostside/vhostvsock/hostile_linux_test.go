@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -375,4 +376,42 @@ func (r *vring) packets() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return int64(binary.LittleEndian.Uint16(r.low[usedOffset+2:]))
+}
+
+// TestGuestTakesNothing: a guest that gives no buffers costs no memory for
+// connections that were given up.
+func TestGuestTakesNothing(t *testing.T) {
+	d, path := newDevice(t)
+	f := newFrontend(t, path)
+	f.negotiate()
+	f.startRings(allFeatures)
+	for range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err := d.Dial(ctx, 1)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	d.mu.Lock()
+	conns := len(d.conns)
+	d.mu.Unlock()
+	if !d.queue.empty() || conns > 0 {
+		t.Errorf("%d connections are kept, and the queue is empty: %t", conns, d.queue.empty())
+	}
+}
+
+// TestTooMany: a guest that takes requests and never the resets that follow, when
+// they were given up, is not waited for without end.
+func TestTooMany(t *testing.T) {
+	d, _ := newPair(t)
+	d.mu.Lock()
+	for port := range uint32(maxConns) {
+		k := key{guest: 1, host: port}
+		d.conns[k] = newConn(d, k)
+	}
+	d.mu.Unlock()
+	if _, err := d.Dial(t.Context(), 1); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("one too many: %v", err)
+	}
 }

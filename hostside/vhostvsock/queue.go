@@ -13,11 +13,9 @@ const maxResets = 4096
 type queue struct {
 	wake chan struct{}
 
-	mu     sync.Mutex
-	conns  []*Conn // a ring: first is at start, count of them
-	start  int
-	count  int
-	resets map[header]struct{}
+	mu          sync.Mutex
+	first, last *Conn // a list, by Conn.before and Conn.behind
+	resets      map[header]struct{}
 }
 
 func newQueue() *queue {
@@ -28,37 +26,51 @@ func newQueue() *queue {
 func (q *queue) add(c *Conn) {
 	q.mu.Lock()
 	if !c.queued {
-		c.queued = true
-		q.push(c)
+		c.queued, c.before = true, q.last
+		if q.last == nil {
+			q.first = c
+		} else {
+			q.last.behind = c
+		}
+		q.last = c
 	}
 	q.mu.Unlock()
 	q.poke()
-}
-
-func (q *queue) push(c *Conn) {
-	if q.count == len(q.conns) {
-		bigger := make([]*Conn, max(64, 2*len(q.conns)))
-		n := copy(bigger, q.conns[q.start:])
-		copy(bigger[n:], q.conns[:q.start])
-		q.conns, q.start = bigger, 0
-	}
-	q.conns[(q.start+q.count)%len(q.conns)] = c
-	q.count++
 }
 
 // take gives the connection whose turn it is.
 func (q *queue) take() *Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.count == 0 {
-		return nil
+	c := q.first
+	if c != nil {
+		q.unlink(c)
 	}
-	c := q.conns[q.start]
-	q.conns[q.start] = nil
-	q.start = (q.start + 1) % len(q.conns)
-	q.count--
-	c.queued = false
 	return c
+}
+
+// remove takes its turn from a connection that has nothing to tell any more. A
+// guest that takes nothing would have it kept otherwise.
+func (q *queue) remove(c *Conn) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if c.queued {
+		q.unlink(c)
+	}
+}
+
+func (q *queue) unlink(c *Conn) {
+	if c.before == nil {
+		q.first = c.behind
+	} else {
+		c.before.behind = c.behind
+	}
+	if c.behind == nil {
+		q.last = c.before
+	} else {
+		c.behind.before = c.before
+	}
+	c.queued, c.before, c.behind = false, nil, nil
 }
 
 // refuse answers a packet that has no connection.
@@ -84,7 +96,7 @@ func (q *queue) takeReset() (header, bool) {
 func (q *queue) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.count == 0 && len(q.resets) == 0
+	return q.first == nil && len(q.resets) == 0
 }
 
 // clearResets forgets the answers, when there is another guest.
