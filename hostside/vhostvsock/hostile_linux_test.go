@@ -415,3 +415,34 @@ func TestTooMany(t *testing.T) {
 		t.Errorf("one too many: %v", err)
 	}
 }
+
+// TestBlockingDescriptors: a front end that makes kicks and calls block, and fills
+// them, holds up nothing beyond its own end.
+func TestBlockingDescriptors(t *testing.T) {
+	d, path := newDevice(t)
+	f := newFrontend(t, path)
+	f.negotiate()
+	f.startRings(allFeatures)
+	full := binary.LittleEndian.AppendUint64(nil, ^uint64(0)-1)
+	for _, r := range f.rings {
+		wait.Until(t, limit, "a full counter", func() bool {
+			unix.Read(r.callFD, make([]byte, 8))
+			_, err := unix.Write(r.callFD, full)
+			return err == nil
+		})
+		for _, fd := range []int{r.callFD, r.kickFD} {
+			if err := unix.SetNonblock(fd, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r := f.rings[toHost]
+	r.describe(0, r.guest(0), headerBytes, 0, 0)
+	r.mu.Lock()
+	r.offer(0)
+	r.mu.Unlock()
+	unix.Write(r.kick, binary.LittleEndian.AppendUint64(nil, 1))
+	wait.Until(t, limit, "the packet to be taken", func() bool { return r.packets() == 1 })
+	f.conn.Close()
+	settled(t, d)
+}

@@ -124,7 +124,7 @@ func (s *session) startKick(i int, file *os.File) {
 	s.group.Go(func() {
 		b := make([]byte, 512) // a pipe holds many, an eventfd one
 		for {
-			if n, err := file.Read(b); n == 0 || err != nil {
+			if err := readKick(file, b); err != nil {
 				if !errors.Is(err, os.ErrClosed) {
 					s.end(fmt.Errorf("read a kick: %w", err))
 				}

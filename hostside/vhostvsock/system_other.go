@@ -20,6 +20,8 @@ func mapShared(int, uint64, uint64) ([]byte, func() error, error) {
 
 func newKick(int) (*os.File, error) { return nil, ErrUnsupported }
 
+func readKick(*os.File, []byte) error { return ErrUnsupported }
+
 type notifier struct{}
 
 func newNotifier(int) (*notifier, error) { return nil, ErrUnsupported }

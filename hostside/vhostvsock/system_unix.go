@@ -5,6 +5,7 @@ package vhostvsock
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 
@@ -85,6 +86,48 @@ func checkEvent(fd int) error {
 	return err
 }
 
+// readKick waits for kicks and takes them. The front end can make our descriptor a
+// blocking one again, as it shares the flag, and a read would then outlast Close: so
+// it reads what is there only.
+func readKick(file *os.File, b []byte) error {
+	rc, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	var readErr error
+	err = rc.Read(func(fd uintptr) bool {
+		if !pollNow(int(fd), unix.POLLIN) {
+			return false
+		}
+		n, readErr = unix.Read(int(fd), b)
+		return readErr != unix.EAGAIN && readErr != unix.EINTR
+	})
+	switch {
+	case err != nil:
+		if _, closed := file.Read(nil); closed != nil {
+			return closed // os.ErrClosed, which rc does not say
+		}
+		return err
+	case readErr != nil:
+		return os.NewSyscallError("read", readErr)
+	case n == 0:
+		return io.EOF
+	}
+	return nil
+}
+
+// pollNow reports whether the descriptor is ready for events.
+func pollNow(fd int, events int16) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
 // notifier is an eventfd, or the end of a pipe, to write to. The nil notifier does
 // nothing.
 type notifier struct{ fd int }
@@ -99,9 +142,9 @@ func newNotifier(fd int) (*notifier, error) {
 // notify never waits: when the counter or the pipe is full there are more
 // notifications waiting than anybody needs. A pipe whose reader has gone is
 // EPIPE, and the session about to end: Go raises SIGPIPE for standard output and
-// error alone.
+// error alone. It asks first, since the front end can make the descriptor block.
 func (n *notifier) notify() {
-	if n == nil {
+	if n == nil || !pollNow(n.fd, unix.POLLOUT) {
 		return
 	}
 	one := [8]byte{1}
