@@ -100,8 +100,11 @@ func readKick(file *os.File, b []byte) error {
 		if !pollNow(int(fd), unix.POLLIN) {
 			return false
 		}
-		n, readErr = unix.Read(int(fd), b)
-		return readErr != unix.EAGAIN && readErr != unix.EINTR
+		for {
+			if n, readErr = unix.Read(int(fd), b); readErr != unix.EINTR {
+				return readErr != unix.EAGAIN
+			}
+		}
 	})
 	switch {
 	case err != nil:
