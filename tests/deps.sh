@@ -10,7 +10,7 @@ wanted=(
   nc=netcat-openbsd ip=iproute2 nsenter=util-linux ps=procps tmux=tmux
   dockerd=docker.io docker=docker-cli iptables=iptables busybox=busybox-static
   pasta=passt gcc=gcc
-  curl=curl dig=bind9-dnsutils dnsmasq=dnsmasq-base python3=python3
+  nft=nftables curl=curl dig=bind9-dnsutils dnsmasq=dnsmasq-base python3=python3
   redis-server=redis-server redis-cli=redis-tools
   qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mke2fs=e2fsprogs
   strace=strace dh_bash-completion=bash-completion
