@@ -8,13 +8,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/guestside/agent"
 	"github.com/vmbridge/vmbridge/guestside/hostreach"
 	"github.com/vmbridge/vmbridge/guestside/install"
+	"github.com/vmbridge/vmbridge/guestside/leave"
 	"github.com/vmbridge/vmbridge/guestside/ready"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
@@ -62,7 +65,11 @@ type serveFlags struct {
 	// hostReach is "auto" or "off", and hostAddresses what it uses.
 	hostReach     string
 	hostAddresses []net.IP
-	log           program.LogFlags
+	// leave says that the agent is in a container of the guest's engine, and notIn
+	// where it must not be.
+	leave bool
+	notIn string
+	log   program.LogFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -90,9 +97,16 @@ input and output instead, for links of the form exec:ssh VM vmbridge-guest serve
 	f.StringVar(&flags.detect, "detect", agent.DetectAuto, "how to find listeners: auto (eBPF where the kernel has it) or poll")
 	f.StringVar(&flags.hostReach, "host-reach", hostReachAuto, "localhost reaches the host: auto (where the host wants it and the kernel can) or off")
 	f.IPSliceVar(&flags.hostAddresses, "host-address", nil, "the address that stands for the host, one for IPv4 and one for IPv6 (default: some that overlap no route)")
+	f.BoolVar(&flags.leave, leaveFlag, false, "in a container: enter the mount namespace of the engine that keeps it")
+	f.StringVar(&flags.notIn, "not-in", "", "do not serve this network namespace, the daemon's own")
+	for _, name := range []string{leaveFlag, "not-in"} {
+		_ = f.MarkHidden(name) // for the daemon, which starts containers; both exist
+	}
 	flags.log.Register(f)
 	return cmd
 }
+
+const leaveFlag = "leave-container"
 
 func serve(ctx context.Context, cmd *cobra.Command, flags serveFlags) error {
 	// Standard output belongs to the protocol.
@@ -113,6 +127,9 @@ func serve(ctx context.Context, cmd *cobra.Command, flags serveFlags) error {
 	if err != nil {
 		return program.Usage(err)
 	}
+	if err := flags.place(logger); err != nil {
+		return err
+	}
 	return agent.Run(ctx, agent.Config{
 		Listen:    flags.listen,
 		Stdio:     flags.stdio,
@@ -128,6 +145,29 @@ func serve(ctx context.Context, cmd *cobra.Command, flags serveFlags) error {
 		},
 	})
 }
+
+// place sees to it that the agent runs where it is to run.
+func (flags serveFlags) place(logger *logrus.Logger) error {
+	if flags.notIn != "" {
+		network, err := leave.Network()
+		if err != nil {
+			return fmt.Errorf("--not-in: %w", err)
+		}
+		if network == flags.notIn {
+			return errOwnNetwork
+		}
+	}
+	if !flags.leave {
+		return nil
+	}
+	args := slices.DeleteFunc(slices.Clone(os.Args), func(arg string) bool { return arg == "--"+leaveFlag })
+	if err := leave.Container(args); err != nil {
+		logger.WithError(err).Warn("the agent stays in its container: it cannot ask engines for the names of containers, nor whether these are isolated")
+	}
+	return nil
+}
+
+var errOwnNetwork = errors.New("this engine's network is that of the daemon itself: it runs in no virtual machine, and has nothing to share")
 
 // Values of --host-reach.
 const (

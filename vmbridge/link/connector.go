@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -36,6 +37,9 @@ type Connector struct {
 	Config Config
 	// Dial opens one transport connection.
 	Dial func(context.Context) (net.Conn, error)
+	// DialTimeout bounds a Dial; zero is 5 s. What has to be started first may need
+	// more.
+	DialTimeout time.Duration
 	// Conns is how many connections a session has, 1 to 16.
 	Conns int
 	// Changed, when set, is told every change of state, in order, by the goroutine
@@ -159,7 +163,7 @@ func (c *Connector) connect(ctx context.Context, cfg Config) (*Session, error) {
 
 // dial opens one transport connection.
 func (c *Connector) dial(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.DialTimeout, dialTimeout))
 	defer cancel()
 	return c.Dial(ctx)
 }

@@ -16,6 +16,7 @@
 //	stdio:                    the other end of exec, once
 //	vhost-user:///PATH?cid=N  known here, made elsewhere; dialled as hybrid
 //	sandbox:                  known here, made elsewhere
+//	docker://CONTEXT          known here, made elsewhere: a container's stdio
 //
 // The connections are the system's own types where there are any, so that the
 // link can write without waiting through RawWrite. Those of exec and stdio are

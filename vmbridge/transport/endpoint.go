@@ -18,6 +18,7 @@ const (
 	Stdio     Scheme = "stdio"
 	VhostUser Scheme = "vhost-user" // whoever keeps the device dials its HybridEndpoint
 	Sandbox   Scheme = "sandbox"    // whoever makes the sandbox knows how to reach it
+	Docker    Scheme = "docker"     // whoever starts the agent has both ends of its stdio
 )
 
 // Endpoint is a checked link URL. Endpoints can be compared; the zero Endpoint
@@ -25,7 +26,7 @@ const (
 type Endpoint struct {
 	scheme Scheme
 	path   string // unix, hybrid, vhost-user: the socket
-	host   string // tcp
+	host   string // tcp; docker: the name of a context, or empty
 	port   uint32 // tcp, vsock, hybrid, vhost-user
 	cid    uint32 // vsock, vhost-user: a context ID; vsock: or anyCID
 	// command is what exec runs, not yet split.
@@ -47,6 +48,15 @@ func (e Endpoint) CID() uint32 {
 	return e.cid
 }
 
+// DockerContext is the context that a docker endpoint names, and empty where it
+// leaves the choice to the command docker's rules, and elsewhere.
+func (e Endpoint) DockerContext() string {
+	if e.scheme != Docker {
+		return ""
+	}
+	return e.host
+}
+
 // HybridEndpoint is where the device of a vhost-user endpoint is dialled, and no
 // endpoint elsewhere.
 func (e Endpoint) HybridEndpoint() Endpoint {
@@ -59,7 +69,7 @@ func (e Endpoint) HybridEndpoint() Endpoint {
 // MaxConns is how many connections a link over e may consist of.
 func (e Endpoint) MaxConns() int {
 	switch e.scheme {
-	case Exec, Stdio:
+	case Exec, Stdio, Docker:
 		return 1 // each would be another agent
 	}
 	// More connections than cores do not carry more.
@@ -72,7 +82,9 @@ const maxConns = 8
 // NeedsKey says whether both ends have to prove that they hold the link key.
 // Whoever holds the ends of a pair of pipes has started, or was started by, the
 // other side.
-func (e Endpoint) NeedsKey() bool { return e.scheme != Exec && e.scheme != Stdio }
+func (e Endpoint) NeedsKey() bool {
+	return e.scheme != Exec && e.scheme != Stdio && e.scheme != Docker
+}
 
 // Warning is one line that a user should read before using e, or empty.
 func (e Endpoint) Warning() string {

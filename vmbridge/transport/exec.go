@@ -48,7 +48,7 @@ func (e *ExitError) Error() string {
 type commandConn struct {
 	*pipeConn
 	cmd    *exec.Cmd
-	stderr *lineWriter
+	stderr *LineWriter
 	// exited is closed when the command has been waited for.
 	exited  chan struct{}
 	closing atomic.Bool
@@ -82,7 +82,7 @@ func startCommand(ctx context.Context, command string, stderr func(string)) (_ n
 	c := &commandConn{
 		pipeConn: newPipeConn(outR, inW, pipeAddr{"exec", command}),
 		cmd:      cmd,
-		stderr:   &lineWriter{line: stderr},
+		stderr:   &LineWriter{Line: stderr},
 		exited:   make(chan struct{}),
 	}
 	c.close = sync.OnceValue(c.stop)
@@ -94,7 +94,7 @@ func startCommand(ctx context.Context, command string, stderr func(string)) (_ n
 	}
 	go func() { // stop waits for it
 		_ = cmd.Wait() // ProcessState has it
-		c.stderr.flush()
+		c.stderr.Flush()
 		close(c.exited)
 	}()
 	return c, nil
@@ -129,7 +129,7 @@ func (c *commandConn) explain(op string, err error) error {
 	if c.closing.Load() || c.cmd.ProcessState.Success() {
 		return err
 	}
-	return c.opError(op, &ExitError{State: c.cmd.ProcessState, LastLine: c.stderr.last})
+	return c.opError(op, &ExitError{State: c.cmd.ProcessState, LastLine: c.stderr.Last()})
 }
 
 // Close ends the command and waits until it has: its input ends, a moment

@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -35,6 +36,23 @@ func socketPath(rest, form, suffix string) (path, problem string) {
 			len(path), most, runtime.GOOS, suffix)
 	}
 	return path, problem
+}
+
+// contextName is what the command docker takes as the name of a context.
+var contextName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$`)
+
+// dockerContext takes the name of a context, which may be missing, from what
+// follows the scheme.
+func dockerContext(rest string) (name, problem string) {
+	const form = "write docker:// or docker://CONTEXT, as docker context ls lists them"
+	name, ok := strings.CutPrefix(rest, "//")
+	switch {
+	case !ok:
+		return "", form
+	case name != "" && !contextName.MatchString(name):
+		return "", fmt.Sprintf("%q is no name of a context; %s", name, form)
+	}
+	return name, ""
 }
 
 // parseHybrid and parseVhostUser take the last question mark for the beginning of

@@ -23,7 +23,7 @@ var (
 
 // forms is what the errors of Parse suggest.
 const forms = "unix:///PATH, vsock://CID:PORT, hybrid:///PATH?port=N, vhost-user:///PATH?cid=N, " +
-	"tcp://HOST:PORT, exec:COMMAND, sandbox:"
+	"docker://, tcp://HOST:PORT, exec:COMMAND, sandbox:"
 
 // Parse reads a link URL. What follows the scheme is taken literally: there is
 // no percent-encoding. An error is one line that says what is wrong and how to
@@ -54,11 +54,13 @@ func Parse(s string) (Endpoint, error) {
 		if e.command == "" {
 			problem = "no command; write exec:COMMAND ARGS, such as exec:ssh vm vmbridge-guest serve --stdio"
 		}
+	case Docker:
+		e.host, problem = dockerContext(rest)
 	case Stdio, Sandbox:
 		if rest != "" {
 			problem = "nothing may follow; write " + scheme + ":"
 		}
-	case "hyperv", "docker":
+	case "hyperv":
 		return Endpoint{}, fmt.Errorf("link URL %q: %s is %w; write one of %s", s, scheme, ErrUnsupported, forms)
 	default:
 		problem = fmt.Sprintf("unknown scheme %q; write one of %s", scheme, forms)
@@ -92,6 +94,8 @@ func (e Endpoint) String() string {
 		return "tcp://" + e.hostPort()
 	case Exec:
 		return "exec:" + e.command
+	case Docker:
+		return "docker://" + e.host
 	case "":
 		return ""
 	}

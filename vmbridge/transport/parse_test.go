@@ -88,7 +88,11 @@ func TestParse(t *testing.T) {
 		{"vhost-user:///run/vm.sock?cid=3&size=1", `unknown parameter "size"`, transport.ErrInvalid},
 		{"vhost-user:vm.sock?cid=3", "must be absolute", transport.ErrInvalid},
 		{"hyperv://x:732", "hyperv is not supported", transport.ErrUnsupported},
-		{"docker://", "docker is not supported", transport.ErrUnsupported},
+		{"docker://", "", nil},
+		{"docker://desktop-linux", "", nil},
+		{"docker:", "write docker://", transport.ErrInvalid},
+		{"docker://a/b", `"a/b" is no name of a context`, transport.ErrInvalid},
+		{"docker://-x", "no name of a context", transport.ErrInvalid},
 		{"", "no scheme", transport.ErrInvalid},
 		{"/run/vmbridge.sock", "no scheme", transport.ErrInvalid},
 		{"http://vm", `unknown scheme "http"`, transport.ErrInvalid},
@@ -128,6 +132,7 @@ func TestEnds(t *testing.T) {
 		{"stdio:", "is for the agent", ""},
 		{"exec:true", "", "can only be dialled"},
 		{"sandbox:", "no transport", "no transport"},
+		{"docker://remote", "no transport", "no transport"},
 		{"hybrid:///x?port=1", "", "can only be dialled"},
 		{"hybrid:///x?port=0", "names no port", "can only be dialled"},
 		{"vhost-user:///x?cid=3", "no transport", "no transport"},
@@ -164,6 +169,7 @@ func TestEndpointProperties(t *testing.T) {
 		{"tcp://192.0.2.1:732", false, true, true},
 		{"tcp://vm:732", false, true, true},
 		{"exec:cat", true, false, false},
+		{"docker://", true, false, false},
 		{"stdio:", true, false, false},
 	} {
 		e := mustParse(tc.url)
@@ -203,7 +209,7 @@ func TestVhostUserEndpoint(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"unix:///run/x", "unix://x", "vsock://3:732", "vsock://:1", "vsock://2:", "tcp://[::1]:1", "tcp://a:0", "tcp://[a]:b:1",
-		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://",
+		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://", "docker://x.y",
 		"hybrid:///x?y?port=01", "vhost-user:///x?cid=3", "vhost-user:///x?cid=3&port=9", "vhost-user:///x?port=&cid", ":", "", "unix:///\xff", "tcp://a b:1",
 	} {
 		f.Add(s)
