@@ -99,15 +99,25 @@ func daemonSettings(s settings.Effective, keyFile, goos string) daemon.Settings 
 	return to
 }
 
-// defaultLink is what runs where no link is configured.
-var defaultLink = settings.Link{Name: "default", URL: "sandbox:"}
+// What runs where no link is configured: on Linux nothing has to be there for it,
+// elsewhere the VM that a container engine has is the likeliest.
+const (
+	sandboxURL = "sandbox:"
+	dockerURL  = "docker://"
+)
 
 // linksOf takes the default where there is one to take.
 func linksOf(configured []settings.Link, goos string) []settings.Link {
-	if len(configured) == 0 && goos == "linux" {
-		return []settings.Link{defaultLink}
+	if len(configured) > 0 {
+		return configured
 	}
-	return configured
+	switch goos {
+	case "linux":
+		return []settings.Link{{Name: "default", URL: sandboxURL}}
+	case "darwin", "windows":
+		return []settings.Link{{Name: "default", URL: dockerURL}}
+	}
+	return nil
 }
 
 // portRules keeps nil, which the settings tell from an empty list, nil.

@@ -38,7 +38,10 @@ func upCommand() *cobra.Command {
 		Long: `Run the daemon, in the foreground, until it is interrupted.
 
 Each link is a guest. Its URL says how the agent there is reached:
-  sandbox:                  a throw-away guest on this Linux machine, no VM (the default)
+  sandbox:                  a throw-away guest on this Linux machine, no VM (the default there)
+  docker://                 the VM that Docker or Podman runs in, found as the command
+                            docker does (the default on macOS and Windows); docker://CONTEXT
+                            names one of its contexts
   vsock://CID:PORT          a VM's vsock
   unix:///PATH              a unix socket that leads into the VM, as vfkit and krunkit have it
   hybrid:///PATH?port=N     the vsock of Firecracker and cloud-hypervisor
@@ -151,17 +154,29 @@ func noLink(path string) error {
 // checkURL finds what is wrong with a link's URL before anything is started.
 func checkURL(url string) error {
 	endpoint, err := transport.Parse(url)
-	if err != nil || endpoint.Scheme() == transport.Sandbox || endpoint.Scheme() == transport.VhostUser {
+	if err != nil {
 		return err
 	}
+	switch endpoint.Scheme() {
+	case transport.Sandbox, transport.VhostUser, transport.Docker: // the daemon makes their other end
+		return nil
+	}
 	return endpoint.CanDial()
+}
+
+// defaultReason says what was taken where nothing is configured.
+func defaultReason(url string) string {
+	if url == sandboxURL {
+		return "No link is configured: taking the sandbox, a throw-away guest on this machine."
+	}
+	return "No link is configured: taking " + url + ", the VM of the container engine that the command docker would use."
 }
 
 // writeBanner says what runs and what to type next.
 func writeBanner(w io.Writer, s daemon.Settings, defaulted bool) {
 	for _, l := range s.Links {
 		if defaulted {
-			fmt.Fprintln(w, "No link is configured: taking the sandbox, a throw-away guest on this machine.")
+			fmt.Fprintln(w, defaultReason(l.URL))
 			continue
 		}
 		fmt.Fprintf(w, "Link %s: %s\n", l.Name, l.URL)
@@ -186,7 +201,7 @@ func writeBanner(w io.Writer, s daemon.Settings, defaulted bool) {
 	case s.HostNetworking != control.On:
 		fmt.Fprintf(w, "Host networking is %s: %s\n", s.HostNetworking, s.Reason)
 	}
-	if len(s.Links) == 0 || s.Links[0].URL != defaultLink.URL {
+	if len(s.Links) == 0 || s.Links[0].URL != sandboxURL {
 		return
 	}
 	fmt.Fprintf(w, `

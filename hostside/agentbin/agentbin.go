@@ -3,6 +3,7 @@ package agentbin
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"embed"
 	"encoding/binary"
 	"errors"
@@ -29,14 +30,33 @@ func Open(goarch string) (agent io.ReadCloser, size int64, err error) {
 	return open(carried, goarch)
 }
 
-func open(from fs.FS, goarch string) (io.ReadCloser, int64, error) {
+// Carried tells whether there are any agents.
+func Carried() bool { return !none(carried) }
+
+// Digest names the agent for Linux on goarch: two that differ have different
+// digests. It is made of what is carried, which is less to read than the agent.
+func Digest(goarch string) (string, error) {
+	packed, err := read(carried, goarch)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(packed)), nil
+}
+
+// read gives the compressed agent.
+func read(from fs.FS, goarch string) ([]byte, error) {
 	packed, err := fs.ReadFile(from, name(goarch))
 	if errors.Is(err, fs.ErrNotExist) {
 		if none(from) {
-			return nil, 0, ErrNone
+			return nil, ErrNone
 		}
-		return nil, 0, fmt.Errorf("%w: %s; there are %v", ErrArchitecture, goarch, architectures)
+		return nil, fmt.Errorf("%w: %s; there are %v", ErrArchitecture, goarch, architectures)
 	}
+	return packed, err
+}
+
+func open(from fs.FS, goarch string) (io.ReadCloser, int64, error) {
+	packed, err := read(from, goarch)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +55,8 @@ type guest struct {
 	limits  Limits
 	agent   message.Agent
 	told    bool // agent is of this session, or of one that ended a moment ago
+	// isolated is why the engine that is to run the agent does not.
+	isolated []message.IsolationFinding
 	// judged is set when the agent has told about itself in this session, and
 	// closed when that has been judged. Before, nothing of the guest is opened, and
 	// the agent is told nothing.
@@ -89,9 +92,10 @@ func newGuest(ctx context.Context, l Link, d *Daemon) *guest {
 		limits:  now.Limits,
 	}
 	g.agentLog = agentlog.New(g.log)
-	// The standard error of a command, and of the sandbox's agent, has it already.
+	// The standard error of a command, and of an agent that was started here, has it
+	// already.
 	endpoint, err := transport.Parse(l.URL)
-	g.wantsLog = err == nil && endpoint.Scheme() != transport.Exec && endpoint.Scheme() != transport.Sandbox
+	g.wantsLog = err == nil && !slices.Contains([]transport.Scheme{transport.Exec, transport.Sandbox, transport.Docker}, endpoint.Scheme())
 	g.host = d.aboutHost(now)
 	g.host.Log = g.wantsLog
 	return g
@@ -106,12 +110,14 @@ func (g *guest) cannotStart(err error) {
 }
 
 // run keeps the link until ctx ends, then closes its forwards.
-func (g *guest) run(ctx context.Context, key []byte, conns int, dial func(context.Context) (net.Conn, error)) {
+func (g *guest) run(ctx context.Context, key []byte, conns int, dial func(context.Context) (net.Conn, error), dialTimeout time.Duration) {
 	connector := link.Connector{
 		Config:  link.Config{Key: key, Handler: g, Log: g.log},
 		Dial:    dial,
 		Conns:   conns,
 		Changed: g.changed,
+
+		DialTimeout: dialTimeout,
 	}
 	err := connector.Run(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -245,11 +251,32 @@ func (g *guest) judge(judged chan struct{}) {
 func (g *guest) about() Guest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.isolated) > 0 {
+		return Guest{Link: g.name, Told: true, Isolation: &message.Isolation{Findings: g.isolated}}
+	}
 	if !g.told {
 		return Guest{Link: g.name}
 	}
 	return Guest{Link: g.name, Told: true, Kernel: g.agent.Kernel, Isolation: g.agent.Isolation}
 }
+
+// engineTells notes evidence of isolation that the engine gave which is to run the
+// agent.
+func (g *guest) engineTells(found []message.IsolationFinding) {
+	g.mu.Lock()
+	news := !slices.Equal(g.isolated, found)
+	g.isolated = found
+	g.mu.Unlock()
+	if news {
+		g.news()
+	}
+}
+
+// stderr logs what the command of a link writes to its standard error.
+func (g *guest) stderr(line string) { g.log.WithField("stream", "stderr").Info(line) }
+
+// agentStderr logs what an agent of ours writes there.
+func (g *guest) agentStderr(line string) { g.agentLog.Add(agentlog.Parse([]byte(line))) }
 
 // setLimits applies limits to the link and whatever it carries.
 func (g *guest) setLimits(l Limits) {

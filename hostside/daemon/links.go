@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/hostside/dockeragent"
 	"github.com/vmbridge/vmbridge/hostside/sandbox"
 	"github.com/vmbridge/vmbridge/hostside/vhostdevice"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
@@ -20,9 +22,10 @@ import (
 type runningLink struct {
 	Link
 	guest   *guest
-	sandbox *sandbox.Sandbox // the throw-away guest, where the link is one
-	key     string           // file of the key, where the link has one
-	err     error            // why the link could not be started
+	sandbox *sandbox.Sandbox    // the throw-away guest, where the link is one
+	docker  *dockeragent.Keeper // of the agent, where an engine runs it
+	key     string              // file of the key, where the link has one
+	err     error               // why the link could not be started
 
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -121,6 +124,7 @@ func (d *Daemon) setLinks(links []*runningLink) {
 	for _, l := range links {
 		if !slices.Contains(before, l) {
 			l.guest.catchUp(s.Limits, d.aboutHost(s))
+			l.wantAgent(s)
 		}
 	}
 }
@@ -134,6 +138,9 @@ func (d *Daemon) stop(links []*runningLink) error {
 	for _, l := range links {
 		l.work.Wait()
 		d.reach.Forget(l.Name)
+		if l.docker != nil {
+			l.docker.Close()
+		}
 		if l.sandbox != nil {
 			errs = append(errs, l.sandbox.Close())
 		}
@@ -179,15 +186,45 @@ func (d *Daemon) connect(ctx context.Context, l *runningLink) error {
 	if warning := endpoint.Warning(); warning != "" {
 		g.log.Warn(warning)
 	}
-	opts := transport.DialOptions{Stderr: func(line string) { g.log.WithField("stream", "stderr").Info(line) }}
+	opts := transport.DialOptions{Stderr: g.stderr}
 	dial := func(ctx context.Context) (net.Conn, error) { return endpoint.Dial(ctx, opts) }
 	if endpoint.Scheme() == transport.VhostUser {
 		if dial, err = d.deviceDialer(l, endpoint); err != nil {
 			return err
 		}
 	}
-	l.work.Go(func() { g.run(ctx, key, endpoint.MaxConns(), dial) })
+	var timeout time.Duration
+	if endpoint.Scheme() == transport.Docker {
+		if l.docker, err = d.dockerKeeper(l, endpoint); err != nil {
+			return err
+		}
+		dial, timeout = l.docker.Dial, dockeragent.DialTimeout
+	}
+	l.work.Go(func() { g.run(ctx, key, endpoint.MaxConns(), dial, timeout) })
 	return nil
+}
+
+// dockerKeeper keeps an agent in a container of an engine.
+func (d *Daemon) dockerKeeper(l *runningLink, endpoint transport.Endpoint) (*dockeragent.Keeper, error) {
+	g := l.guest
+	keeper, err := dockeragent.New(dockeragent.Config{
+		Context: endpoint.DockerContext(), Home: d.config.Home, Link: l.Name, Version: d.config.Version,
+		Log: g.log, Stderr: g.agentStderr, Isolation: g.engineTells,
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.docker = keeper
+	l.wantAgent(d.current())
+	return keeper, nil
+}
+
+// wantAgent has an engine run the agent, or end it. While host networking is blocked it
+// stays: it may be what shows why.
+func (l *runningLink) wantAgent(s Settings) {
+	if l.docker != nil {
+		l.docker.Want(s.HostNetworking != control.Off)
+	}
 }
 
 // deviceDialer dials a guest behind a device of ours, which runs in a process of

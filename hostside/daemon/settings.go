@@ -114,6 +114,9 @@ func (d *Daemon) Apply(s Settings) {
 			d.config.Logger.Error(err)
 		}
 	}
+	for _, l := range links {
+		l.wantAgent(s)
+	}
 	if before.Limits != s.Limits {
 		d.engine.SetMaxListeners(s.Limits.Listeners)
 		for _, l := range links {

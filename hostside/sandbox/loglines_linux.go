@@ -2,13 +2,10 @@ package sandbox
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/vmbridge/vmbridge/hostside/agentlog"
-	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
 // maxLogLine bounds a line of the agent's log, in bytes.
@@ -38,23 +35,7 @@ func (l *logLines) Write(p []byte) (int, error) {
 }
 
 func (l *logLines) log(line []byte) {
-	var fields map[string]any
-	if err := json.Unmarshal(line, &fields); err != nil {
-		if text := message.Clean(string(bytes.TrimSpace(line)), maxLogLine); text != "" {
-			l.logger.Warn("agent: " + text)
-		}
-		return
+	if line = bytes.TrimSpace(line); len(line) > 0 {
+		agentlog.Write(l.logger, agentlog.Parse(line))
 	}
-	text := func(key string) string {
-		s, _ := fields[key].(string)
-		delete(fields, key)
-		return s
-	}
-	entry := message.Log{Level: text(logrus.FieldKeyLevel), Text: text(logrus.FieldKeyMsg), Fields: map[string]string{}}
-	delete(fields, logrus.FieldKeyTime)
-	for key, value := range fields {
-		entry.Fields[key] = fmt.Sprint(value)
-	}
-	entry.Clean()
-	agentlog.Write(l.logger, entry)
 }

@@ -71,6 +71,11 @@ const (
 	ContainerRuntime Kind = "container_runtime" // one running container has sysbox as its runtime
 	SysboxProcess    Kind = "sysbox_process"    // sysbox-mgr or sysbox-fs is running
 	UserNamespace    Kind = "user_namespace"    // the agent's uid_map is not the identity
+
+	// What an engine tells that is to run the agent, and does not.
+	EngineUserNamespace Kind = "engine_user_namespace" // it gives containers a user namespace
+	EngineRootless      Kind = "engine_rootless"       // it is in one itself
+	EngineUnprivileged  Kind = "engine_unprivileged"   // it forbids containers with privileges
 )
 
 // A GuestFinding is one thing an agent has found.

@@ -80,6 +80,15 @@ func (g Guest) evidence(goos string) (findings []Finding, warnings []string) {
 		case UserNamespace:
 			add(On, detailed("the agent is in a user namespace", f.Detail),
 				"run vmbridge-guest outside of containers that have a user namespace of their own; in Docker Desktop's guest, "+isolationSwitch(goos))
+		case EngineUserNamespace:
+			add(On, detailed("the engine gives its containers a user namespace", f.Detail),
+				"remove userns-remap from the engine's /etc/docker/daemon.json and restart it; in Docker Desktop's guest, "+isolationSwitch(goos))
+		case EngineRootless:
+			add(On, detailed("the engine runs without root, and its containers share no network of the guest", f.Detail),
+				"let the link lead to an engine that runs as root")
+		case EngineUnprivileged:
+			add(On, detailed("the engine forbids the agent's container, which has privileges", f.Detail),
+				"have whoever runs the engine allow it; in Docker Desktop's guest, "+isolationSwitch(goos))
 		case ContainerRuntime:
 			warnings = append(warnings, where+": "+detailed("one container has sysbox as its runtime, which alone is not Enhanced Container Isolation", f.Detail))
 		default:

@@ -28,6 +28,15 @@ const (
 	IsolationSysboxProcess = "sysbox_process"
 	// IsolationUserNamespace: the agent's users are not the guest's.
 	IsolationUserNamespace = "user_namespace"
+
+	// No agent sends these: the daemon finds them at an engine that is to start one.
+
+	// IsolationEngineUserNamespace: the engine gives containers a user namespace.
+	IsolationEngineUserNamespace = "engine_user_namespace"
+	// IsolationEngineRootless: the engine itself is in one.
+	IsolationEngineRootless = "engine_rootless"
+	// IsolationEngineUnprivileged: the engine forbids a container with privileges.
+	IsolationEngineUnprivileged = "engine_unprivileged"
 )
 
 // MaxIsolationEntries bounds each list of Isolation: what is beyond is cut.
