@@ -27,7 +27,7 @@ const nobody = 65534
 type bedConfig struct {
 	ordinaryUser bool     // the daemon is not root's
 	detect       string   // of the agent; auto by default
-	transport    string   // unix (the default), tcp or exec
+	transport    string   // unix (the default), tcp, exec or docker
 	noRace       bool     // programs without the race detector, for tests that measure
 	settings     string   // settings.yaml
 	fromFile     bool     // toggle, link and key are the home's, not flags
@@ -159,7 +159,10 @@ func (b *bed) listenURL() string {
 }
 
 func (b *bed) linkURL() string {
-	if b.config.transport == "exec" {
+	switch b.config.transport {
+	case "docker":
+		return "docker://"
+	case "exec":
 		return fmt.Sprintf("exec:nsenter --net=%s %s serve --stdio --detect %s",
 			b.guest.Path(), filepath.Join(b.programs, "vmbridge-guest"), b.detect())
 	}
@@ -185,7 +188,7 @@ func (b *bed) detect() string {
 // startAgent starts the agent, where the daemon does not do that itself.
 func (b *bed) startAgent() {
 	b.t.Helper()
-	if b.config.transport == "exec" {
+	if b.config.transport == "exec" || b.config.transport == "docker" {
 		return
 	}
 	args := append(slices.Clone(b.config.through), filepath.Join(b.programs, "vmbridge-guest"),

@@ -1,10 +1,14 @@
 package acceptance
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -45,6 +49,8 @@ var built programs
 type programs struct {
 	dir                 string
 	plain, race, helper flavour
+	// carrying have a daemon that carries the agent.
+	carryingPlain, carryingRace flavour
 }
 
 // flavour is a directory of programs that were built in one way.
@@ -68,7 +74,71 @@ func (p *programs) find(t testing.TB, race bool) string {
 // server returns the program that runs in containers.
 func (p *programs) server(t testing.TB) string {
 	t.Helper()
-	return filepath.Join(p.helper.find(t, filepath.Join(p.dir, "helper"), false, "./tests/acceptance/server"), "server")
+	return filepath.Join(p.helpers(t), "server")
+}
+
+// helpers returns the directory of the programs that engines use.
+func (p *programs) helpers(t testing.TB) string {
+	t.Helper()
+	return p.helper.find(t, filepath.Join(p.dir, "helper"), false, "./tests/acceptance/server", "./tests/acceptance/runtime")
+}
+
+// carrying returns the directory of a vmbridge that carries the agent for this machine,
+// as make build makes it.
+func (p *programs) carrying(t testing.TB, race bool) string {
+	t.Helper()
+	f, name := &p.carryingPlain, "carrying"
+	if race && raceEnabled {
+		f, name = &p.carryingRace, "carrying-race"
+	}
+	// Static, as it is alone in its container.
+	agent := filepath.Join(p.find(t, false), "vmbridge-guest")
+	dir := filepath.Join(p.dir, name)
+	f.once.Do(func() {
+		f.dir = dir
+		var overlay string
+		if overlay, f.err = embed(dir, agent); f.err == nil {
+			f.err = build(dir, f == &p.carryingRace, []string{"-overlay", overlay, "./cmd/vmbridge"})
+		}
+	})
+	if f.err != nil {
+		t.Fatal(f.err)
+	}
+	return f.dir
+}
+
+// embed writes a file for go build -overlay that has the daemon carry an agent.
+func embed(dir, agent string) (overlay string, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	binary, err := os.ReadFile(agent)
+	if err != nil {
+		return "", err
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write(binary); err != nil {
+		return "", err
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	name := "vmbridge-guest-" + runtime.GOARCH + ".gz"
+	carried := filepath.Join(dir, name)
+	if err := os.WriteFile(carried, packed.Bytes(), 0o644); err != nil {
+		return "", err
+	}
+	place, err := filepath.Abs(filepath.Join("..", "..", "hostside", "agentbin", "agents", name))
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{place: carried}})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, text, 0o600)
 }
 
 func (f *flavour) find(t testing.TB, dir string, race bool, packages ...string) string {
