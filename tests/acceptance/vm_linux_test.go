@@ -42,7 +42,7 @@ func newVM(t *testing.T, bed bedConfig, config vmConfig) *vm {
 	v := &vm{config: config, engine: &engine{
 		b: b, docker: b.need("docker"), dir: filepath.Join(b.dir, "engine"), parent: filepath.Base(b.dir),
 	}}
-	must(t, os.Mkdir(v.dir, 0o700))
+	must(t, os.Mkdir(v.dir, 0o711))      // users of namespaces pass
 	user := filepath.Join(b.dir, "user") // who has no configuration of docker
 	must(t, os.Mkdir(user, 0o755))
 	b.config.environ = append(b.config.environ, "HOME="+user, "DOCKER_CONFIG=", "DOCKER_CONTEXT=", "DOCKER_HOST="+v.host())
