@@ -10,6 +10,36 @@ import (
 	"github.com/vmbridge/vmbridge/hostside/control"
 )
 
+// How long the first forward may take from the start of the daemon, with the image of
+// the agent loaded before and without.
+const (
+	firstForwardLoaded = 3 * time.Second
+	firstForward       = 6 * time.Second
+)
+
+// startTimed starts the daemon, and tells how long it took until a port answers.
+func (b *bed) startTimed(address string) time.Duration {
+	b.t.Helper()
+	began := time.Now()
+	b.startDaemon()
+	b.reach("tcp", address)
+	return time.Since(began)
+}
+
+// The first forward comes in time, with the image of the agent loaded and without.
+func TestDockerLinkFirstForward(t *testing.T) {
+	v := newVM(t, bedConfig{noRace: true}, vmConfig{})
+	v.container("echo", image, "server", "tcp4", "0.0.0.0", "7000", "7000")
+	for _, bound := range []time.Duration{firstForward, firstForwardLoaded} {
+		took := v.b.startTimed("127.0.0.1:7000")
+		t.Logf("the first forward: %v", took)
+		if took > bound {
+			t.Errorf("the first forward took %v, want at most %v", took, bound)
+		}
+		v.b.daemon.terminate()
+	}
+}
+
 // What docker:// carries is at least 0.7 of what a bare docker run carries of the
 // same bytes there and back, each measured in turn. The engine copies both the same
 // way; what is above it is the measure.

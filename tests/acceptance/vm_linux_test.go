@@ -25,9 +25,9 @@ type vm struct {
 
 // vmConfig says what differs from the usual VM.
 type vmConfig struct {
-	flags    []string // of dockerd
-	prepare  string   // a script that runs in the VM first, with the engine's directory as $0
-	noEngine bool
+	flags   []string // of dockerd
+	prepare string   // a script that runs in the VM first, with the engine's directory as $0
+	podman  bool     // the engine is Podman, which serves the same API
 }
 
 // newVM makes a bed with a VM and an engine in it. The daemon has yet to be started.
@@ -36,7 +36,13 @@ func newVM(t *testing.T, bed bedConfig, config vmConfig) *vm {
 	bed.transport = "docker"
 	b := newBed(t, bed)
 	b.programs = built.carrying(t, !bed.noRace)
-	for _, program := range []string{"unshare", "nsenter", "bash", "containerd", "containerd-shim-runc-v2", "runc", "nc.openbsd", "busybox"} {
+	needs := []string{"unshare", "nsenter", "bash", "runc", "nc.openbsd", "busybox"}
+	if config.podman {
+		needs = append(needs, "podman", "conmon")
+	} else {
+		needs = append(needs, "dockerd", "containerd", "containerd-shim-runc-v2")
+	}
+	for _, program := range needs {
 		b.need(program)
 	}
 	v := &vm{config: config, engine: &engine{
@@ -49,11 +55,19 @@ func newVM(t *testing.T, bed bedConfig, config vmConfig) *vm {
 	t.Cleanup(func() {
 		eventually(t, patience, "nothing of the VM is left", v.removeCgroups)
 	})
-	v.boot()
-	if config.noEngine {
-		return v
+	if config.podman {
+		v.config.prepare += `
+			mkdir -p /run/podman; ln -s "$0/sock" /run/podman/podman.sock` // where it usually is
 	}
+	v.boot()
 	v.start()
+	if config.podman {
+		t.Cleanup(func() { // whose cgroups go with the containers only
+			if ids := strings.Fields(v.run(nil, "ps", "--all", "--quiet")); len(ids) > 0 {
+				v.run(nil, append([]string{"rm", "--force"}, ids...)...)
+			}
+		})
+	}
 	v.run(v.image(), "import", "-", image)
 	return v
 }
@@ -92,17 +106,16 @@ func (v *vm) runInside(args ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// start starts dockerd in the VM, and waits until it answers. Its usual socket is in
+// start starts the engine in the VM, and waits until it answers. Its usual socket is in
 // the VM, and another one is what this machine has of it.
 func (v *vm) start() {
 	v.b.t.Helper()
-	runtime := filepath.Join(built.helpers(v.b.t), "runtime")
-	flags := slices.Concat([]string{"dockerd", "--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level", "error",
-		"--host", "unix:///run/docker.sock", "--host", v.host(), "--data-root", filepath.Join(v.dir, "data"),
-		"--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--cgroup-parent", "/" + v.parent,
-		"--add-runtime", "vm=" + runtime, "--default-runtime", "vm"}, v.config.flags)
 	again := v.daemon != nil
-	v.daemon = v.b.spawn(v.b.guest, "dockerd", v.inside(flags...))
+	name, args := "dockerd", v.dockerd
+	if v.config.podman {
+		name, args = "podman", v.podman
+	}
+	v.daemon = v.b.spawn(v.b.guest, name, v.inside(args()...))
 	err := poll(patience, func() error {
 		if !v.daemon.running() {
 			return fmt.Errorf("it has ended: %v", v.daemon.err)
@@ -115,11 +128,25 @@ func (v *vm) start() {
 		if again {
 			unavailable = v.b.t.Fatalf
 		}
-		unavailable("dockerd does not run here: %v\n%s", err, v.daemon.output())
+		unavailable("%s does not run here: %v\n%s", name, err, v.daemon.output())
 	}
 }
 
-// end ends dockerd, and nothing else of the VM: nsenter is what has been started.
+func (v *vm) podman() []string {
+	return append([]string{"podman", "--root", filepath.Join(v.dir, "data"), "--runroot", "/run/containers",
+		"--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"},
+		append(v.config.flags, "system", "service", "--time", "0", v.host())...)
+}
+
+func (v *vm) dockerd() []string {
+	runtime := filepath.Join(built.helpers(v.b.t), "runtime")
+	return slices.Concat([]string{"dockerd", "--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level", "error",
+		"--host", "unix:///run/docker.sock", "--host", v.host(), "--data-root", filepath.Join(v.dir, "data"),
+		"--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--cgroup-parent", "/" + v.parent,
+		"--add-runtime", "vm=" + runtime, "--default-runtime", "vm"}, v.config.flags)
+}
+
+// end ends the engine, and nothing else of the VM: nsenter is what has been started.
 func (v *vm) end(signal syscall.Signal) {
 	v.b.t.Helper()
 	must(v.b.t, syscall.Kill(v.b.childOf(v.daemon), signal))
