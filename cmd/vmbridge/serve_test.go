@@ -38,3 +38,21 @@ func FuzzPolicy(f *testing.F) {
 		}
 	})
 }
+
+// TestDefaultLinks: what runs where nothing is configured can be linked to.
+func TestDefaultLinks(t *testing.T) {
+	for goos, want := range map[string]string{"linux": "sandbox:", "darwin": "docker://", "windows": "docker://"} {
+		links := linksOf(nil, goos)
+		if len(links) != 1 || links[0].Name != "default" || links[0].URL != want {
+			t.Errorf("%s: %+v", goos, links)
+			continue
+		}
+		if err := checkURL(links[0].URL); err != nil {
+			t.Errorf("%s: %v", goos, err)
+		}
+	}
+	configured := []settings.Link{{Name: "vm", URL: "vsock://3:732"}}
+	if links := linksOf(configured, "darwin"); len(links) != 1 || links[0] != configured[0] {
+		t.Errorf("with a link configured: %+v", links)
+	}
+}

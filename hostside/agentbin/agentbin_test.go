@@ -59,13 +59,25 @@ func TestOpen(t *testing.T) {
 
 // TestCarried: a build carries all agents, each a program for Linux, or none.
 func TestCarried(t *testing.T) {
+	digests := map[string]bool{}
 	for _, goarch := range architectures {
 		r, size, err := Open(goarch)
+		if (err == ErrNone) == Carried() {
+			t.Errorf("%s: %v, and carried: %v", goarch, err, Carried())
+		}
 		if err == ErrNone {
+			if _, err := Digest(goarch); err != ErrNone {
+				t.Errorf("digest: %v", err)
+			}
 			t.Skip(err)
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", goarch, err)
+		}
+		if digest, err := Digest(goarch); err != nil || len(digest) != 64 || digests[digest] {
+			t.Errorf("%s: digest %q, %v", goarch, digest, err)
+		} else {
+			digests[digest] = true
 		}
 		got, err := io.ReadAll(r)
 		if err != nil || int64(len(got)) != size || !bytes.HasPrefix(got, []byte("\x7fELF")) {

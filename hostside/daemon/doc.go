@@ -13,12 +13,18 @@
 // the daemon (package vhostdevice): every dial looks for it first, and starts it
 // where there is none.
 //
+// A docker link has its agent in a container of an engine (package dockeragent): a dial
+// starts it. It is the one thing of a link that the toggle ends, since nobody who has
+// turned host networking off expects a container of ours. While isolation blocks host
+// networking it stays, as it may be what shows the isolation. What the engine itself
+// tells of that counts as if the agent had.
+//
 // Whoever keeps the settings passes them in as plain values (Settings), at the
 // start and whenever something has changed, and Apply does what differs. It closes
 // before it opens, touches no flow that a change is not about, and waits for no
 // link: links start and end in a goroutine of their own. The toggle opens and
-// closes the engine and cuts the flows; links stay up either way, so that turning
-// it on takes effect at once.
+// closes the engine and cuts the flows; other links stay up either way, so that
+// turning it on takes effect at once.
 //
 // What agents tell of isolation goes the other way: Guests lists it, and
 // GuestsChanged asks for a judgement, which comes back through Apply. Until the

@@ -93,10 +93,15 @@ func Find(ctx context.Context, env Environment, contextName string) (*Found, err
 
 // open makes a client and asks whether the engine is there.
 func (c candidate) open(ctx context.Context) (*client.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
 	if path, ok := strings.CutPrefix(c.host, "unix://"); ok {
-		if _, err := os.Stat(path); err != nil {
-			return nil, err // in fewer words than the client's
+		// The client would keep to itself why it cannot connect.
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err != nil {
+			return nil, err
 		}
+		_ = conn.Close() // nothing was written
 	}
 	opts, err := c.options()
 	if err != nil {
@@ -106,8 +111,6 @@ func (c candidate) open(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
 	if _, err := cli.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("it does not answer within %s", pingTimeout)
@@ -125,7 +128,7 @@ func reason(err error) string {
 		return "there is none"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nobody listens there"
-	case errors.Is(err, fs.ErrPermission), strings.HasPrefix(err.Error(), "permission denied"):
+	case errors.Is(err, fs.ErrPermission):
 		return "permission denied: be of the group that may use it"
 	case errors.As(err, &dns):
 		return dns.Error()

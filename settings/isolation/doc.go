@@ -33,7 +33,9 @@
 // In the guest, sysbox is the mark of ECI, as it is the runtime that ECI uses:
 // as the engine's default runtime, or as running daemons. A user namespace
 // around the agent is one too. A single container with that runtime only warns,
-// because anybody who has sysbox can start one.
+// because anybody who has sysbox can start one. An engine that is to run the agent
+// itself may tell that it gives containers a user namespace, or forbids those
+// that share the guest's network: the same, as far as host networking goes.
 //
 // Warnings never refuse. They name other forwarders that would open the same
 // ports as we: Docker Desktop's own host networking, and WSL's.

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type bedConfig struct {
 	ordinaryUser bool     // the daemon is not root's
 	detect       string   // of the agent; auto by default
 	transport    string   // unix (the default), tcp, exec or docker
+	dockerLink   string   // its URL, docker:// by default
 	noRace       bool     // programs without the race detector, for tests that measure
 	settings     string   // settings.yaml
 	fromFile     bool     // toggle, link and key are the home's, not flags
@@ -161,7 +163,7 @@ func (b *bed) listenURL() string {
 func (b *bed) linkURL() string {
 	switch b.config.transport {
 	case "docker":
-		return "docker://"
+		return cmp.Or(b.config.dockerLink, "docker://")
 	case "exec":
 		return fmt.Sprintf("exec:nsenter --net=%s %s serve --stdio --detect %s",
 			b.guest.Path(), filepath.Join(b.programs, "vmbridge-guest"), b.detect())

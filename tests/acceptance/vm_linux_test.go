@@ -28,6 +28,7 @@ type vmConfig struct {
 	flags   []string // of dockerd
 	prepare string   // a script that runs in the VM first, with the engine's directory as $0
 	podman  bool     // the engine is Podman, which serves the same API
+	wired   bool     // a network leads from the host into the VM
 }
 
 // newVM makes a bed with a VM and an engine in it. The daemon has yet to be started.
@@ -36,6 +37,9 @@ func newVM(t *testing.T, bed bedConfig, config vmConfig) *vm {
 	bed.transport = "docker"
 	b := newBed(t, bed)
 	b.programs = built.carrying(t, !bed.noRace)
+	if config.wired {
+		joinNamespaces(t, b.host, hostWire, b.guest, guestWire)
+	}
 	needs := []string{"unshare", "nsenter", "bash", "runc", "nc.openbsd", "busybox"}
 	if config.podman {
 		needs = append(needs, "podman", "conmon")
@@ -117,12 +121,15 @@ func (v *vm) start() {
 	}
 	v.daemon = v.b.spawn(v.b.guest, name, v.inside(args()...))
 	err := poll(patience, func() error {
-		if !v.daemon.running() {
-			return fmt.Errorf("it has ended: %v", v.daemon.err)
-		}
 		_, err := runFor(v.b.guest, patience, v.command("version"))
+		if !v.daemon.running() {
+			return nil
+		}
 		return err
 	})
+	if !v.daemon.running() {
+		err = fmt.Errorf("it has ended: %v", v.daemon.err)
+	}
 	if err != nil {
 		unavailable := v.b.t.Skipf
 		if again {
