@@ -34,6 +34,7 @@ type controller struct {
 	store     *settings.Store
 	locations isolation.Locations
 	keyFile   string
+	byDefault settings.Link  // where none is configured
 	daemon    *daemon.Daemon // nil without one
 	log       logrus.FieldLogger
 
@@ -62,7 +63,8 @@ func newController(from settings.Sources, keyFile string, log logrus.FieldLogger
 	if err != nil {
 		return nil, err
 	}
-	c := &controller{store: store, locations: isolation.DefaultLocations(), keyFile: keyFile, log: log}
+	c := &controller{store: store, locations: isolation.DefaultLocations(), keyFile: keyFile,
+		byDefault: defaultLink(runtime.GOOS), log: log}
 	c.evidence = c.locations.Read()
 	return c, nil
 }
@@ -75,7 +77,7 @@ func (c *controller) work() daemon.Settings {
 		guests = isolationGuests(c.daemon.Guests())
 	}
 	c.verdict = isolation.Judge(ownIsolation(now), c.evidence, guests)
-	s := daemonSettings(now, c.keyFile, runtime.GOOS)
+	s := daemonSettings(now, c.keyFile, c.byDefault)
 	s.Isolation = string(c.verdict.State)
 	for _, f := range c.verdict.Findings {
 		s.Evidence = append(s.Evidence, f.String())

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/daemon"
+	"github.com/vmbridge/vmbridge/hostside/discover"
 	"github.com/vmbridge/vmbridge/hostside/forward"
 	"github.com/vmbridge/vmbridge/hostside/reach"
 	"github.com/vmbridge/vmbridge/settings"
@@ -20,6 +22,11 @@ func serve(ctx context.Context, p plan, stdout io.Writer) error {
 	c, err := newController(p.sources, p.keyFile, p.logger)
 	if err != nil {
 		return fmt.Errorf("settings: %w", err)
+	}
+	var found []discover.Candidate
+	if len(c.store.Effective().Links) == 0 {
+		found = discover.Find(ctx, runtime.GOOS)
+		c.byDefault = choose(found, runtime.GOOS)
 	}
 	first := c.work()
 	if err := c.refuse(p.sources.Flags); err != nil {
@@ -35,7 +42,7 @@ func serve(ctx context.Context, p plan, stdout io.Writer) error {
 		GuestsChanged: c.again,
 		Logger:        p.logger,
 		Version:       program.Version(version),
-		Ready:         func() { writeBanner(stdout, first, len(c.store.Effective().Links) == 0) },
+		Ready:         func() { writeBanner(stdout, first, found) },
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	var following sync.WaitGroup
@@ -64,7 +71,7 @@ func (c *controller) refuse(flags []settings.Flag) error {
 }
 
 // daemonSettings is what the settings ask of the daemon, the toggle apart.
-func daemonSettings(s settings.Effective, keyFile, goos string) daemon.Settings {
+func daemonSettings(s settings.Effective, keyFile string, byDefault settings.Link) daemon.Settings {
 	to := daemon.Settings{
 		Policy: forward.Policy{
 			Exposure:        forward.Exposure(s.Exposure),
@@ -93,31 +100,18 @@ func daemonSettings(s settings.Effective, keyFile, goos string) daemon.Settings 
 			HostAddress: r.HostAddress, HostPort: r.HostPort,
 		})
 	}
-	for _, l := range linksOf(s.Links, goos) {
+	for _, l := range linksOf(s.Links, byDefault) {
 		to.Links = append(to.Links, daemon.Link{Name: l.Name, URL: l.URL, KeyFile: keyFile})
 	}
 	return to
 }
 
-// What runs where no link is configured: on Linux nothing has to be there for it,
-// elsewhere the VM that a container engine has is the likeliest.
-const (
-	sandboxURL = "sandbox:"
-	dockerURL  = "docker://"
-)
-
-// linksOf takes the default where there is one to take.
-func linksOf(configured []settings.Link, goos string) []settings.Link {
-	if len(configured) > 0 {
-		return configured
+// linksOf takes the default where none is configured, if there is one.
+func linksOf(configured []settings.Link, byDefault settings.Link) []settings.Link {
+	if len(configured) == 0 && byDefault.URL != "" {
+		return []settings.Link{byDefault}
 	}
-	switch goos {
-	case "linux":
-		return []settings.Link{{Name: "default", URL: sandboxURL}}
-	case "darwin", "windows":
-		return []settings.Link{{Name: "default", URL: dockerURL}}
-	}
-	return nil
+	return configured
 }
 
 // portRules keeps nil, which the settings tell from an empty list, nil.

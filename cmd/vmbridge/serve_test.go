@@ -33,7 +33,7 @@ func FuzzPolicy(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := daemonSettings(s.Effective(), "", "linux").Policy.Validate(); err != nil {
+		if err := daemonSettings(s.Effective(), "", defaultLink("linux")).Policy.Validate(); err != nil {
 			t.Errorf("%q is accepted, and then: %v", text, err)
 		}
 	})
@@ -41,18 +41,20 @@ func FuzzPolicy(f *testing.F) {
 
 // TestDefaultLinks: what runs where nothing is configured can be linked to.
 func TestDefaultLinks(t *testing.T) {
-	for goos, want := range map[string]string{"linux": "sandbox:", "darwin": "docker://", "windows": "docker://"} {
-		links := linksOf(nil, goos)
-		if len(links) != 1 || links[0].Name != "default" || links[0].URL != want {
-			t.Errorf("%s: %+v", goos, links)
-			continue
+	for goos, want := range map[string]string{"linux": sandboxURL, "darwin": dockerURL, "windows": dockerURL} {
+		l := defaultLink(goos)
+		if l.Name != "default" || l.URL != want || checkURL(l.URL) != nil {
+			t.Errorf("%s: %+v", goos, l)
 		}
-		if err := checkURL(links[0].URL); err != nil {
-			t.Errorf("%s: %v", goos, err)
+		if links := linksOf(nil, l); len(links) != 1 || links[0] != l {
+			t.Errorf("%s: %+v", goos, links)
 		}
 	}
+	if links := linksOf(nil, defaultLink("plan9")); len(links) != 0 {
+		t.Errorf("a system without a default: %+v", links)
+	}
 	configured := []settings.Link{{Name: "vm", URL: "vsock://3:732"}}
-	if links := linksOf(configured, "darwin"); len(links) != 1 || links[0] != configured[0] {
+	if links := linksOf(configured, defaultLink("darwin")); len(links) != 1 || links[0] != configured[0] {
 		t.Errorf("with a link configured: %+v", links)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/vmbridge/vmbridge/cmd/internal/program"
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/daemon"
+	"github.com/vmbridge/vmbridge/hostside/discover"
 	"github.com/vmbridge/vmbridge/hostside/vhostdevice"
 	"github.com/vmbridge/vmbridge/settings"
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
@@ -164,21 +165,13 @@ func checkURL(url string) error {
 	return endpoint.CanDial()
 }
 
-// defaultReason says what was taken where nothing is configured.
-func defaultReason(url string) string {
-	if url == sandboxURL {
-		return "No link is configured: taking the sandbox, a throw-away guest on this machine."
+// writeBanner says what runs and what to type next. Found is what was looked at
+// where no link is configured.
+func writeBanner(w io.Writer, s daemon.Settings, found []discover.Candidate) {
+	if len(found) > 0 && len(s.Links) > 0 {
+		writeChoice(w, found, s.Links[0].URL)
 	}
-	return "No link is configured: taking " + url + ", the VM of the container engine that the command docker would use."
-}
-
-// writeBanner says what runs and what to type next.
-func writeBanner(w io.Writer, s daemon.Settings, defaulted bool) {
 	for _, l := range s.Links {
-		if defaulted {
-			fmt.Fprintln(w, defaultReason(l.URL))
-			continue
-		}
 		fmt.Fprintf(w, "Link %s: %s\n", l.Name, l.URL)
 		endpoint, err := transport.Parse(l.URL)
 		if err != nil {
