@@ -28,7 +28,7 @@ const (
 // State is a phase with its reason.
 type State struct {
 	Phase  Phase
-	Reason string // empty when up or connecting for the first time
+	Reason string // empty when up, and when connecting for the first time unless that takes long
 }
 
 // Connector is the host's end: it makes a session, and a new one whenever that
@@ -40,6 +40,10 @@ type Connector struct {
 	// DialTimeout bounds a Dial; zero is 5 s. What has to be started first may need
 	// more.
 	DialTimeout time.Duration
+	// AnswerTimeout bounds the wait for the guest's first word on a connection; zero
+	// is 5 s. It is for connections that stand before there is somebody to answer:
+	// those of a command that logs in first.
+	AnswerTimeout time.Duration
 	// Conns is how many connections a session has, 1 to 16.
 	Conns int
 	// Changed, when set, is told every change of state, in order, by the goroutine
@@ -73,7 +77,7 @@ func (c *Connector) Run(ctx context.Context) error {
 	backoff := time.Duration(0)
 	for {
 		var began time.Time
-		session, err := c.connect(ctx, cfg)
+		session, err := c.connectPatiently(ctx, cfg, set)
 		if err == nil {
 			began = time.Now()
 			stop := context.AfterFunc(ctx, func() { session.Close(wire.CodeShutdown, "the host stops") })
@@ -101,6 +105,28 @@ func (c *Connector) Run(ctx context.Context) error {
 	}
 }
 
+// connectPatiently connects. Where that may take its time, it says that it does.
+func (c *Connector) connectPatiently(ctx context.Context, cfg Config, set func(State)) (session *Session, err error) {
+	longest := max(c.DialTimeout, c.AnswerTimeout)
+	if longest <= handshakeTimeout {
+		return c.connect(ctx, cfg)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		session, err = c.connect(ctx, cfg)
+	}()
+	late := time.NewTimer(handshakeTimeout)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+		set(State{Connecting, fmt.Sprintf("no answer yet, after %s; waiting for up to %s", handshakeTimeout, longest)})
+		<-done
+	}
+	return session, err
+}
+
 func stateOf(err error) State {
 	var goodbye *GoodbyeError
 	if errors.Is(err, ErrWrongKey) {
@@ -120,7 +146,7 @@ func (c *Connector) connect(ctx context.Context, cfg Config) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	welcome, challenge, err := greet(ctx, first, cfg.Key, g)
+	welcome, challenge, err := greet(ctx, first, cfg.Key, g, c.AnswerTimeout)
 	if err != nil {
 		_ = first.Close()
 		return nil, err
@@ -137,7 +163,7 @@ func (c *Connector) connect(ctx context.Context, cfg Config) (*Session, error) {
 			if conns[i], errs[i] = c.dial(ctx); errs[i] != nil {
 				return
 			}
-			again, _, err := greet(ctx, conns[i], cfg.Key, g)
+			again, _, err := greet(ctx, conns[i], cfg.Key, g, c.AnswerTimeout)
 			if err == nil && again.Epoch != welcome.Epoch {
 				err = fmt.Errorf("connection %d reached another agent", i)
 			}

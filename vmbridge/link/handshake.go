@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -24,11 +25,14 @@ type greeting struct {
 	epoch        uint64 // 0 for the first
 }
 
-// greet is the host's side of the handshake.
-func greet(ctx context.Context, nc net.Conn, key []byte, g greeting) (wire.Welcome, wire.Challenge, error) {
+// greet is the host's side of the handshake. patience is for the guest's first
+// word, 0 for what everything after it takes at most.
+func greet(ctx context.Context, nc net.Conn, key []byte, g greeting, patience time.Duration) (wire.Welcome, wire.Challenge, error) {
 	var welcome wire.Welcome
 	var challenge wire.Challenge
-	defer deadline(ctx, nc)()
+	patience = cmp.Or(patience, handshakeTimeout)
+	release := deadline(ctx, nc, patience)
+	defer func() { release() }()
 
 	hello := wire.Hello{
 		MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion, Auth: authOf(key), Session: g.session,
@@ -39,10 +43,12 @@ func greet(ctx context.Context, nc net.Conn, key []byte, g greeting) (wire.Welco
 	if _, err := nc.Write(helloFrame); err != nil {
 		return welcome, challenge, fmt.Errorf("%w: send hello: %w", ErrNotAPeer, err)
 	}
-	challengePayload, err := expect(nc, wire.TypeChallenge)
+	challengePayload, err := expect(nc, wire.TypeChallenge, patience)
 	if err != nil {
 		return welcome, challenge, err
 	}
+	release()
+	release = deadline(ctx, nc, handshakeTimeout)
 	if challenge, err = wire.ParseChallenge(challengePayload); err != nil {
 		return welcome, challenge, err
 	}
@@ -56,7 +62,7 @@ func greet(ctx context.Context, nc net.Conn, key []byte, g greeting) (wire.Welco
 	if _, err := nc.Write(wire.AppendProof(nil, wire.HostProof(key, helloPayload, challengePayload))); err != nil {
 		return welcome, challenge, fmt.Errorf("send proof: %w", err)
 	}
-	payload, err := expect(nc, wire.TypeWelcome)
+	payload, err := expect(nc, wire.TypeWelcome, handshakeTimeout)
 	if err != nil {
 		return welcome, challenge, err
 	}
@@ -72,8 +78,8 @@ func greet(ctx context.Context, nc net.Conn, key []byte, g greeting) (wire.Welco
 // admit is the guest's side of the handshake, up to the host's proof. The
 // caller answers with a welcome or a goodbye.
 func admit(ctx context.Context, nc net.Conn, key []byte) (wire.Hello, func(epoch uint64, name string) []byte, error) {
-	defer deadline(ctx, nc)()
-	helloPayload, err := expect(nc, wire.TypeHello)
+	defer deadline(ctx, nc, handshakeTimeout)()
+	helloPayload, err := expect(nc, wire.TypeHello, handshakeTimeout)
 	if err != nil {
 		return wire.Hello{}, nil, err
 	}
@@ -101,7 +107,7 @@ func admit(ctx context.Context, nc net.Conn, key []byte) (wire.Hello, func(epoch
 	if _, err := nc.Write(challengeFrame); err != nil {
 		return hello, nil, fmt.Errorf("send challenge: %w", err)
 	}
-	payload, err := expect(nc, wire.TypeProof)
+	payload, err := expect(nc, wire.TypeProof, handshakeTimeout)
 	if err != nil {
 		return hello, nil, err
 	}
@@ -145,8 +151,8 @@ func authOf(key []byte) wire.Auth {
 }
 
 // deadline bounds what is done with nc until the returned function is called.
-func deadline(ctx context.Context, nc net.Conn) func() {
-	_ = nc.SetDeadline(time.Now().Add(handshakeTimeout))
+func deadline(ctx context.Context, nc net.Conn, limit time.Duration) func() {
+	_ = nc.SetDeadline(time.Now().Add(limit))
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	return func() {
 		if stop() {
@@ -155,12 +161,13 @@ func deadline(ctx context.Context, nc net.Conn) func() {
 	}
 }
 
-// expect reads exactly one frame, of type t, and gives its payload.
-func expect(nc net.Conn, t wire.Type) ([]byte, error) {
+// expect reads exactly one frame, of type t, and gives its payload. limit is what
+// the connection's deadline leaves it.
+func expect(nc net.Conn, t wire.Type, limit time.Duration) ([]byte, error) {
 	var head [wire.HeaderSize]byte
 	if _, err := io.ReadFull(nc, head[:]); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, fmt.Errorf("%w: no %s within %s", ErrNotAPeer, t, handshakeTimeout)
+			return nil, fmt.Errorf("%w: no %s within %s", ErrNotAPeer, t, limit)
 		}
 		return nil, fmt.Errorf("%w: waiting for %s: %w", ErrNotAPeer, t, err)
 	}

@@ -128,7 +128,7 @@ func (s *Server) admit(ctx context.Context, nc net.Conn) error {
 	if err != nil {
 		return err
 	}
-	release := deadline(ctx, nc)
+	release := deadline(ctx, nc, handshakeTimeout)
 	session, code, reason := s.place(hello)
 	if session == nil {
 		defer release()

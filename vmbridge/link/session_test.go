@@ -32,11 +32,17 @@ func startServer(t testing.TB, l net.Listener, cfg link.Config) (stop func()) {
 // startConnector runs a connector until the returned function is called.
 func startConnector(t testing.TB, conns int, dial func(context.Context) (net.Conn, error), cfg link.Config) (states chan link.State, stop func()) {
 	t.Helper()
+	return runConnector(t, link.Connector{Config: cfg, Dial: dial, Conns: conns})
+}
+
+// runConnector is startConnector for one that has more to set.
+func runConnector(t testing.TB, connector link.Connector) (states chan link.State, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	states = make(chan link.State, 4096)
-	cfg.Log = quietLog()
-	connector := link.Connector{Config: cfg, Dial: dial, Conns: conns, Changed: func(s link.State) { states <- s }}
+	connector.Config.Log = quietLog()
+	connector.Changed = func(s link.State) { states <- s }
 	go func() {
 		defer close(done)
 		_ = connector.Run(ctx)

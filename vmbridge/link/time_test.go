@@ -176,6 +176,77 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
+// A command that logs in first is waited for, as is a dial that has to start
+// something; what takes its time says so, and who answers too late is given up.
+func TestSlowToAnswer(t *testing.T) {
+	for name, test := range map[string]struct {
+		dialTakes, answerTakes time.Duration
+		up                     bool
+	}{
+		"at once":         {0, 0, true},
+		"slow login":      {0, 50 * time.Second, true},
+		"slow dial":       {50 * time.Second, 0, true},
+		"login too slow":  {0, 61 * time.Second, false},
+		"dial too slow":   {61 * time.Second, 0, false},
+		"both within its": {59 * time.Second, 59 * time.Second, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newMemoryListener()
+				startServer(t, l, link.Config{Key: testKey, Handler: newEnd()})
+				over := make(chan struct{})
+				began := time.Now()
+				states, stop := runConnector(t, link.Connector{
+					Config: link.Config{Key: testKey, Handler: newEnd()}, Conns: 1,
+					DialTimeout: time.Minute, AnswerTimeout: time.Minute,
+					Dial: func(ctx context.Context) (net.Conn, error) {
+						select {
+						case <-time.After(test.dialTakes):
+						case <-ctx.Done():
+							return nil, ctx.Err()
+						}
+						near, far := net.Pipe()
+						go func() { // the program that logs in
+							select {
+							case <-time.After(test.answerTakes):
+							case <-over:
+								return
+							}
+							guest, err := l.dial(context.Background())
+							if err != nil {
+								_ = far.Close()
+								return
+							}
+							go func() { _, _ = io.Copy(guest, far); _ = guest.Close() }()
+							_, _ = io.Copy(far, guest)
+							_ = far.Close()
+						}()
+						return near, nil
+					},
+				})
+				if s := <-states; s != (link.State{Phase: link.Connecting}) {
+					t.Errorf("at first: %+v", s)
+				}
+				if test.dialTakes+test.answerTakes > 5*time.Second {
+					s := <-states
+					if s.Phase != link.Connecting || s.Reason != "no answer yet, after 5s; waiting for up to 1m0s" || time.Since(began) != 5*time.Second {
+						t.Errorf("after %s: %+v", time.Since(began), s)
+					}
+				}
+				if s := <-states; (s.Phase == link.Up) != test.up || (s.Phase == link.Down) == test.up {
+					t.Errorf("at last: %+v", s)
+				}
+				took, least := time.Since(began), min(test.dialTakes, time.Minute)+min(test.answerTakes, time.Minute)
+				if took < least || took > least+time.Second {
+					t.Errorf("took %s, want %s", took, least)
+				}
+				close(over)
+				stop()
+			})
+		})
+	}
+}
+
 // G5: whoever answers and says nothing is given up after 5 s, on both sides.
 func TestSilentPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
