@@ -22,10 +22,11 @@ func guestInstallCommand() *cobra.Command {
 		Short: "Put agent, key and service into a guest, through a command that leads to a shell there",
 		Long: `Put agent, key and service into a guest, through a command that leads to a shell
 of root there. LINK is the name of a link that is configured as exec:COMMAND, or
-NAME=exec:COMMAND:
+as the VM of a product, or NAME=URL:
   vmbridge guest install vm='exec:ssh root@vm'
   vmbridge guest install vm='exec:ssh me@vm sudo vmbridge-guest serve --stdio'
   vmbridge guest install vm='exec:docker exec -i vm sh'
+  vmbridge guest install vm=lima://default
 A command that runs the agent runs a shell instead, in the same way. What is
 installed already is upgraded.`,
 		Args: cobra.ExactArgs(1),
@@ -47,7 +48,7 @@ func guestInstall(ctx context.Context, which string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	command, ok := strings.CutPrefix(l.URL, string(transport.Exec)+":")
+	command, preset, ok := shellOf(l.URL)
 	if !ok {
 		return program.Usage(fmt.Errorf(
 			"link %s is %s, which leads to no shell: name a command that does, such as %[1]s='exec:ssh root@vm', or in the guest run vmbridge-guest install",
@@ -61,7 +62,7 @@ func guestInstall(ctx context.Context, which string, stdout, stderr io.Writer) e
 		fmt.Fprintf(stdout, "Made the key of link %s: %s\n", l.Name, made)
 	}
 	err = guestinstall.Run(ctx, guestinstall.Config{
-		Command: guestinstall.ShellCommand(command),
+		Command: command,
 		Key:     key,
 		Agent:   guestinstall.Agent,
 		Out:     func(line string) { fmt.Fprintf(stdout, "%s: %s\n", l.Name, line) },
@@ -74,7 +75,24 @@ func guestInstall(ctx context.Context, which string, stdout, stderr io.Writer) e
   vmbridge up --link %[1]s=vsock://CID:732
   vmbridge up --link '%[1]s=vhost-user:///PATH?cid=CID'    for QEMU without a vsock of its own
 `, l.Name)
+	if preset {
+		fmt.Fprintf(stdout, "Or, without the service: %s starts an agent of its own.\n", l.URL)
+	}
 	return nil
+}
+
+// shellOf is the command that leads to a shell in the guest of a link. preset is set
+// where that is a product's.
+func shellOf(url string) (command string, preset, ok bool) {
+	if command, ok := strings.CutPrefix(url, string(transport.Exec)+":"); ok {
+		return guestinstall.ShellCommand(command), false, true
+	}
+	endpoint, err := transport.Parse(url)
+	if err != nil {
+		return "", false, false
+	}
+	way, ok := endpoint.Way()
+	return way.Shell, ok, ok
 }
 
 // findLink finds a link by its name, or reads NAME=URL.

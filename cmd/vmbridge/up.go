@@ -47,6 +47,10 @@ Each link is a guest. Its URL says how the agent there is reached:
   unix:///PATH              a unix socket that leads into the VM, as vfkit and krunkit have it
   hybrid:///PATH?port=N     the vsock of Firecracker and cloud-hypervisor
   vhost-user:///PATH?cid=N  a vsock for a plain QEMU, see vmbridge device
+  lima://NAME               a VM of Lima; without a name the default one, as with the next:
+  colima://PROFILE          a VM of Colima
+  podman-machine://NAME     a VM of Podman
+  wsl://DISTRO              a distribution of WSL 2
   exec:COMMAND ARGS         a command whose standard input and output are the agent's
   tcp://HOST:PORT           TCP, which is not encrypted`,
 		Args: cobra.NoArgs,
@@ -157,6 +161,9 @@ func checkURL(url string) error {
 	endpoint, err := transport.Parse(url)
 	if err != nil {
 		return err
+	}
+	if _, ok := endpoint.Way(); ok {
+		return nil
 	}
 	switch endpoint.Scheme() {
 	case transport.Sandbox, transport.VhostUser, transport.Docker: // the daemon makes their other end

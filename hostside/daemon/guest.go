@@ -95,7 +95,7 @@ func newGuest(ctx context.Context, l Link, d *Daemon) *guest {
 	// The standard error of a command, and of an agent that was started here, has it
 	// already.
 	endpoint, err := transport.Parse(l.URL)
-	g.wantsLog = err == nil && !slices.Contains([]transport.Scheme{transport.Exec, transport.Sandbox, transport.Docker}, endpoint.Scheme())
+	g.wantsLog = err == nil && endpoint.NeedsKey() && endpoint.Scheme() != transport.Sandbox
 	g.host = d.aboutHost(now)
 	g.host.Log = g.wantsLog
 	return g
@@ -110,14 +110,15 @@ func (g *guest) cannotStart(err error) {
 }
 
 // run keeps the link until ctx ends, then closes its forwards.
-func (g *guest) run(ctx context.Context, key []byte, conns int, dial func(context.Context) (net.Conn, error), dialTimeout time.Duration) {
+func (g *guest) run(ctx context.Context, key []byte, conns int, dial func(context.Context) (net.Conn, error), dialTimeout, answerTimeout time.Duration) {
 	connector := link.Connector{
 		Config:  link.Config{Key: key, Handler: g, Log: g.log},
 		Dial:    dial,
 		Conns:   conns,
 		Changed: g.changed,
 
-		DialTimeout: dialTimeout,
+		DialTimeout:   dialTimeout,
+		AnswerTimeout: answerTimeout,
 	}
 	err := connector.Run(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -139,6 +140,10 @@ func (g *guest) changed(s link.State) {
 	g.state = s
 	g.mu.Unlock()
 	switch log := g.log.WithField("url", g.url); s.Phase {
+	case link.Connecting:
+		if s.Reason != "" {
+			log.Info("link: " + s.Reason)
+		}
 	case link.Up:
 		log.Info("link up")
 	case link.Refused:

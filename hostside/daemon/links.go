@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/dockeragent"
+	"github.com/vmbridge/vmbridge/hostside/guestinstall"
 	"github.com/vmbridge/vmbridge/hostside/sandbox"
 	"github.com/vmbridge/vmbridge/hostside/vhostdevice"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
@@ -193,15 +194,31 @@ func (d *Daemon) connect(ctx context.Context, l *runningLink) error {
 			return err
 		}
 	}
-	var timeout time.Duration
-	if endpoint.Scheme() == transport.Docker {
+	var timeout, answerTimeout time.Duration
+	way, isPreset := endpoint.Way()
+	switch {
+	case isPreset:
+		dial, timeout = g.starter(way).Dial, guestinstall.StartTimeout
+	case endpoint.Scheme() == transport.Docker:
 		if l.docker, err = d.dockerKeeper(l, endpoint); err != nil {
 			return err
 		}
 		dial, timeout = l.docker.Dial, dockeragent.DialTimeout
+	case endpoint.Scheme() == transport.Exec:
+		answerTimeout = guestinstall.LoginTimeout // the command runs, but may have to log in first
 	}
-	l.work.Go(func() { g.run(ctx, key, endpoint.MaxConns(), dial, timeout) })
+	l.work.Go(func() { g.run(ctx, key, endpoint.MaxConns(), dial, timeout, answerTimeout) })
 	return nil
+}
+
+// starter runs the agent in a VM of somebody else's.
+func (g *guest) starter(way transport.Way) *guestinstall.Starter {
+	return &guestinstall.Starter{
+		Way:    way,
+		Agent:  guestinstall.Agent,
+		Out:    func(line string) { g.log.Info("guest: " + line) },
+		Stderr: g.stderr,
+	}
 }
 
 // dockerKeeper keeps an agent in a container of an engine.

@@ -1,5 +1,6 @@
 // Package guestinstall puts the agent into a guest through a command that leads
-// to a shell there.
+// to a shell there, and installs it as a service, or runs it at once over the same
+// pipe.
 //
 // Theory of operation. All that is needed of a guest is a shell of root and what
 // every small Linux has (uname, id, mktemp, head, wc). The shell gets its orders
@@ -17,4 +18,12 @@
 // However the session ends, a trap of the shell removes the temporary directory,
 // which lies beside the program's own place, because that is where there must be
 // room and where programs may run.
+//
+// A Starter is for the links of VMs that belong to a product, such as lima://. Its
+// agent is a file of root's alone, named after its checksum, in a directory that
+// survives the VM's restart. When it is there, one order makes the shell the agent,
+// and the pipe is the link's; else it is copied first, and replaces other versions.
+// The file is moved to its place when it is whole, on the disk, and has shown that it
+// runs, so that daemons that copy at once, connections that break, and machines that
+// lose their power do no harm. The agent ends with the pipe.
 package guestinstall

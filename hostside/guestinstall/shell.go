@@ -2,6 +2,7 @@ package guestinstall
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,9 +31,12 @@ var ErrHungUp = errors.New("the guest's shell ended too early")
 type shell struct {
 	conn   net.Conn
 	marker string
-	// lines are what it prints, cleaned; closed at the end, when err says why.
+	// lines are what it prints, cleaned; closed at the end, when err says why, or
+	// early counts what came after the last.
 	lines chan string
 	err   error
+	early int
+	last  string        // what was printed last that is no answer, since the last order
 	done  chan struct{} // closed when nobody takes lines any more
 	work  sync.WaitGroup
 	keep  func() bool // keeps the end of the context from closing conn
@@ -39,11 +44,7 @@ type shell struct {
 
 // openShell runs the command. stderr hears what it writes to standard error.
 func openShell(ctx context.Context, command string, stderr func(string)) (*shell, error) {
-	endpoint, err := transport.Parse(string(transport.Exec) + ":" + command)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := endpoint.Dial(ctx, transport.DialOptions{Stderr: stderr})
+	conn, err := dialCommand(ctx, command, stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,19 @@ func openShell(ctx context.Context, command string, stderr func(string)) (*shell
 	return s, nil
 }
 
-// read passes the lines on until the shell ends.
+// dialCommand runs a command.
+func dialCommand(ctx context.Context, command string, stderr func(string)) (net.Conn, error) {
+	endpoint, err := transport.Parse(string(transport.Exec) + ":" + command)
+	if err != nil {
+		return nil, err
+	}
+	return endpoint.Dial(ctx, transport.DialOptions{Stderr: stderr})
+}
+
+// starting is the answer after which the shell is another program.
+const starting = "starting"
+
+// read passes the lines on until the shell ends, or is another program.
 func (s *shell) read() {
 	defer close(s.lines)
 	in := bufio.NewReaderSize(s.conn, maxLine)
@@ -70,7 +83,8 @@ func (s *shell) read() {
 			s.err = err
 			return
 		}
-		text := message.Clean(string(line), maxLine)
+		// What wsl.exe itself says may be UTF-16.
+		text := message.Clean(strings.ReplaceAll(string(line), "\x00", ""), maxLine)
 		for prefix && err == nil { // the rest of a long line
 			_, prefix, err = in.ReadLine()
 		}
@@ -79,7 +93,24 @@ func (s *shell) read() {
 		case <-s.done:
 			return
 		}
+		if strings.HasPrefix(text, s.marker+" "+starting) {
+			s.early = in.Buffered()
+			return
+		}
 	}
+}
+
+// release gives away the connection, whose other end is another program now.
+func (s *shell) release(ctx context.Context) (net.Conn, error) {
+	s.work.Wait()
+	switch {
+	case !s.keep():
+		return nil, context.Cause(ctx)
+	case s.early > 0:
+		_ = s.conn.Close()
+		return nil, fmt.Errorf("%w: it speaks before it was spoken to", ErrFailed)
+	}
+	return s.conn, s.conn.SetDeadline(time.Time{})
 }
 
 // close ends the shell and waits for it.
@@ -109,41 +140,72 @@ func (s *shell) say(word, args string) string {
 	return fmt.Sprintf(`printf "\\n%%s%%s %s %%s\\n" %s %s %s`, word, s.marker[:half], s.marker[half:], args)
 }
 
-// answer waits for an answer with that word and gives its arguments. Other lines
-// go to print, which may be nil.
-func (s *shell) answer(ctx context.Context, word string, print func(string)) (string, error) {
+// answer waits for an answer with one of the words and gives its arguments. Other
+// lines go to print, which may be nil.
+func (s *shell) answer(ctx context.Context, print func(string), words ...string) (word, args string, err error) {
+	s.last = ""
 	for {
 		select {
 		case line, ok := <-s.lines:
 			if !ok {
 				if ctx.Err() != nil {
-					return "", context.Cause(ctx)
+					return "", "", context.Cause(ctx)
 				}
-				return "", s.ended()
+				return "", "", s.ended()
 			}
 			args, marked := strings.CutPrefix(line, s.marker+" ")
-			switch got, rest, _ := strings.Cut(args, " "); {
-			case marked && got == word:
-				return strings.TrimSpace(rest), nil
-			case marked: // failed, and the status
-				return "", fmt.Errorf("%w: exit status %s", ErrFailed, strings.TrimSpace(rest))
-			case print != nil && strings.TrimSpace(line) != "":
+			if marked {
+				word, args, _ := strings.Cut(args, " ")
+				args = strings.TrimSpace(args)
+				if !slices.Contains(words, word) { // failed, and the status
+					return "", "", s.failed(args)
+				}
+				return word, args, nil
+			}
+			if strings.TrimSpace(line) == "" {
+				continue
+			}
+			s.last = line
+			if print != nil {
 				print(line)
 			}
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return "", "", context.Cause(ctx)
 		}
 	}
 }
 
-// ended says why there are no more lines.
+// succeeds waits for an answer that is an exit status.
+func (s *shell) succeeds(ctx context.Context, print func(string), word string) error {
+	_, status, err := s.answer(ctx, print, word)
+	if err == nil && status != "0" {
+		err = s.failed(status)
+	}
+	return err
+}
+
+// failed says how a step failed, and what it has printed.
+func (s *shell) failed(status string) error {
+	if s.last == "" {
+		return fmt.Errorf("%w: exit status %s", ErrFailed, status)
+	}
+	return fmt.Errorf("%w: exit status %s: %s", ErrFailed, status, s.last)
+}
+
+// ended says why there are no more lines. Some commands say that on standard
+// output, as wsl.exe does.
 func (s *shell) ended() error {
 	var exit *transport.ExitError
 	if errors.As(s.err, &exit) {
-		return exit
+		said := *exit
+		said.LastLine = cmp.Or(said.LastLine, s.last)
+		return &said
 	}
-	if s.err == io.EOF {
+	if s.err != nil && s.err != io.EOF {
+		return s.err
+	}
+	if s.last == "" {
 		return ErrHungUp
 	}
-	return s.err
+	return fmt.Errorf("%w: %s", ErrHungUp, s.last)
 }

@@ -183,7 +183,7 @@ func TestRefused(t *testing.T) {
 		"terminal":      {"script", "script -qec sh /dev/null", guestinstall.ErrTerminal, "-t"},
 		"other machine": {"sh", instead(t, "uname", "echo riscv64"), guestinstall.ErrMachine, "riscv64"},
 		"no such thing": {"sh", "vmbridge-no-such-command", nil, "not found"},
-		"no login":      {"sh", "echo 'Permission denied (publickey).' >&2; exit 255", nil, "exit status 255: Permission denied (publickey)."},
+		"no login":      {"sh", "echo 'Permission denied (publickey).' >&2; exit 255", nil, "exit status 255 (as ssh does when it cannot connect or log in): Permission denied (publickey)."},
 		"hangs up":      {"sh", "true", guestinstall.ErrHungUp, ""},
 		"not a shell":   {"cat", "timeout 1 cat", nil, "124"},
 	} {

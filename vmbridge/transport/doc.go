@@ -17,6 +17,9 @@
 //	vhost-user:///PATH?cid=N  known here, made elsewhere; dialled as hybrid
 //	sandbox:                  known here, made elsewhere
 //	docker://CONTEXT          known here, made elsewhere: a container's stdio
+//	lima://NAME, colima://PROFILE, podman-machine://NAME, wsl://DISTRO
+//	                          known here, with the command that leads to a shell
+//	                          in the VM; whoever sends the agent there dials them
 //
 // The connections are the system's own types where there are any, so that the
 // link can write without waiting through RawWrite. Those of exec and stdio are

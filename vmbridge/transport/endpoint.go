@@ -19,6 +19,12 @@ const (
 	VhostUser Scheme = "vhost-user" // whoever keeps the device dials its HybridEndpoint
 	Sandbox   Scheme = "sandbox"    // whoever makes the sandbox knows how to reach it
 	Docker    Scheme = "docker"     // whoever starts the agent has both ends of its stdio
+
+	// Whoever dials these sends the agent through their Way first.
+	Lima          Scheme = "lima"
+	Colima        Scheme = "colima"
+	PodmanMachine Scheme = "podman-machine"
+	WSL           Scheme = "wsl"
 )
 
 // Endpoint is a checked link URL. Endpoints can be compared; the zero Endpoint
@@ -26,7 +32,7 @@ const (
 type Endpoint struct {
 	scheme Scheme
 	path   string // unix, hybrid, vhost-user: the socket
-	host   string // tcp; docker: the name of a context, or empty
+	host   string // tcp; docker: a context; lima, colima, podman-machine, wsl: the VM's name; or empty
 	port   uint32 // tcp, vsock, hybrid, vhost-user
 	cid    uint32 // vsock, vhost-user: a context ID; vsock: or anyCID
 	// command is what exec runs, not yet split.
@@ -69,7 +75,7 @@ func (e Endpoint) HybridEndpoint() Endpoint {
 // MaxConns is how many connections a link over e may consist of.
 func (e Endpoint) MaxConns() int {
 	switch e.scheme {
-	case Exec, Stdio, Docker:
+	case Exec, Stdio, Docker, Lima, Colima, PodmanMachine, WSL:
 		return 1 // each would be another agent
 	}
 	// More connections than cores do not carry more.
@@ -83,7 +89,11 @@ const maxConns = 8
 // Whoever holds the ends of a pair of pipes has started, or was started by, the
 // other side.
 func (e Endpoint) NeedsKey() bool {
-	return e.scheme != Exec && e.scheme != Stdio && e.scheme != Docker
+	switch e.scheme {
+	case Exec, Stdio, Docker, Lima, Colima, PodmanMachine, WSL:
+		return false
+	}
+	return true
 }
 
 // Warning is one line that a user should read before using e, or empty.

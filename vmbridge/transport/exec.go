@@ -37,6 +37,8 @@ func (e *ExitError) Error() string {
 		s += " (it cannot be run)"
 	case 127:
 		s += " (not found)"
+	case 255:
+		s += " (as ssh does when it cannot connect or log in)"
 	}
 	if e.LastLine != "" {
 		s += ": " + e.LastLine

@@ -45,7 +45,7 @@ func TestExecQuotes(t *testing.T) {
 func TestExecFailure(t *testing.T) {
 	for _, tc := range []struct{ command, want string }{
 		{"exit 7", "exit status 7"},
-		{"echo one >&2; printf two >&2; exit 255", "exit status 255: two"},
+		{"echo one >&2; printf two >&2; exit 255", "exit status 255 (as ssh does when it cannot connect or log in): two"},
 		{"vmbridge-no-such-command", "exit status 127 (not found)"},
 		{"kill -9 $$", "signal: killed"},
 	} {

@@ -21,7 +21,10 @@ func shellCommand(command string) (*exec.Cmd, error) {
 	if len(args) == 0 {
 		return nil, fmt.Errorf("%w: no command", ErrInvalid)
 	}
-	return exec.Command(args[0], args[1:]...), nil
+	cmd := exec.Command(args[0], args[1:]...)
+	// Else what wsl.exe itself says is UTF-16. Other programs do not know it.
+	cmd.Env = append(os.Environ(), "WSL_UTF8=1")
+	return cmd, nil
 }
 
 // terminate kills: a Windows process without a console cannot be asked to end.

@@ -23,7 +23,7 @@ var (
 
 // forms is what the errors of Parse suggest.
 const forms = "unix:///PATH, vsock://CID:PORT, hybrid:///PATH?port=N, vhost-user:///PATH?cid=N, " +
-	"docker://, tcp://HOST:PORT, exec:COMMAND, sandbox:"
+	"docker://, tcp://HOST:PORT, exec:COMMAND, lima://NAME, colima://PROFILE, podman-machine://NAME, wsl://DISTRO, sandbox:"
 
 // Parse reads a link URL. What follows the scheme is taken literally: there is
 // no percent-encoding. An error is one line that says what is wrong and how to
@@ -56,6 +56,8 @@ func Parse(s string) (Endpoint, error) {
 		}
 	case Docker:
 		e.host, problem = dockerContext(rest)
+	case Lima, Colima, PodmanMachine, WSL:
+		e.host, problem = parsePreset(Scheme(scheme), rest)
 	case Stdio, Sandbox:
 		if rest != "" {
 			problem = "nothing may follow; write " + scheme + ":"
@@ -96,6 +98,8 @@ func (e Endpoint) String() string {
 		return "exec:" + e.command
 	case Docker:
 		return "docker://" + e.host
+	case Lima, Colima, PodmanMachine, WSL:
+		return string(e.scheme) + "://" + e.host
 	case "":
 		return ""
 	}

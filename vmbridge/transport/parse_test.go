@@ -93,6 +93,19 @@ func TestParse(t *testing.T) {
 		{"docker:", "write docker://", transport.ErrInvalid},
 		{"docker://a/b", `"a/b" is no name of a context`, transport.ErrInvalid},
 		{"docker://-x", "no name of a context", transport.ErrInvalid},
+		{"lima://", "", nil},
+		{"lima://default", "", nil},
+		{"colima://my.profile-2", "", nil},
+		{"podman-machine://podman_machine", "", nil},
+		{"wsl://Ubuntu-24.04", "", nil},
+		{"lima:", "write lima://NAME, or lima:// for the default one", transport.ErrInvalid},
+		{"colima:default", "write colima://PROFILE", transport.ErrInvalid},
+		{"wsl://a b", "write wsl://DISTRO", transport.ErrInvalid},
+		{"wsl://a;reboot", "is no name", transport.ErrInvalid},
+		{"lima://$(reboot)", "is no name", transport.ErrInvalid},
+		{"podman-machine://--help", "is no name", transport.ErrInvalid},
+		{"lima://default/", "is no name", transport.ErrInvalid},
+		{"lima://" + strings.Repeat("x", 256), "is no name", transport.ErrInvalid},
 		{"", "no scheme", transport.ErrInvalid},
 		{"/run/vmbridge.sock", "no scheme", transport.ErrInvalid},
 		{"http://vm", `unknown scheme "http"`, transport.ErrInvalid},
@@ -133,6 +146,8 @@ func TestEnds(t *testing.T) {
 		{"exec:true", "", "can only be dialled"},
 		{"sandbox:", "no transport", "no transport"},
 		{"docker://remote", "no transport", "no transport"},
+		{"lima://", "no transport", "no transport"},
+		{"wsl://x", "no transport", "no transport"},
 		{"hybrid:///x?port=1", "", "can only be dialled"},
 		{"hybrid:///x?port=0", "names no port", "can only be dialled"},
 		{"vhost-user:///x?cid=3", "no transport", "no transport"},
@@ -170,6 +185,10 @@ func TestEndpointProperties(t *testing.T) {
 		{"tcp://vm:732", false, true, true},
 		{"exec:cat", true, false, false},
 		{"docker://", true, false, false},
+		{"lima://", true, false, false},
+		{"colima://x", true, false, false},
+		{"podman-machine://", true, false, false},
+		{"wsl://x", true, false, false},
 		{"stdio:", true, false, false},
 	} {
 		e := mustParse(tc.url)
@@ -209,7 +228,7 @@ func TestVhostUserEndpoint(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"unix:///run/x", "unix://x", "vsock://3:732", "vsock://:1", "vsock://2:", "tcp://[::1]:1", "tcp://a:0", "tcp://[a]:b:1",
-		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://", "docker://x.y",
+		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://", "docker://x.y", "lima://", "wsl://a.b", "colima://a b", "podman-machine:/",
 		"hybrid:///x?y?port=01", "vhost-user:///x?cid=3", "vhost-user:///x?cid=3&port=9", "vhost-user:///x?port=&cid", ":", "", "unix:///\xff", "tcp://a b:1",
 	} {
 		f.Add(s)
@@ -233,4 +252,25 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWay: what is run is what the products document, for one machine and for theirs.
+func TestWay(t *testing.T) {
+	for url, want := range map[string]transport.Way{
+		"lima://":               {"", "limactl shell --workdir / default sudo sh", "limactl list"},
+		"lima://dev":            {"", "limactl shell --workdir / dev sudo sh", "limactl list"},
+		"colima://":             {"", "colima ssh -- sudo sh", "colima list"},
+		"colima://dev":          {"", "colima ssh --profile dev -- sudo sh", "colima list"},
+		"podman-machine://":     {"", "podman machine ssh sudo sh", "podman machine list"},
+		"podman-machine://NAME": {"podman machine inspect NAME", "podman machine ssh NAME sudo sh", "podman machine list"},
+		"wsl://":                {"", "wsl.exe -u root -- sh", "wsl.exe -l -v"},
+		"wsl://Debian":          {"", "wsl.exe -d Debian -u root -- sh", "wsl.exe -l -v"},
+	} {
+		if got, ok := mustParse(url).Way(); !ok || got != want {
+			t.Errorf("%s: %+v, %t", url, got, ok)
+		}
+	}
+	if way, ok := mustParse("exec:sh").Way(); ok || way != (transport.Way{}) {
+		t.Errorf("exec: %+v", way)
+	}
 }

@@ -31,7 +31,7 @@ func (e Endpoint) CanDial() error {
 		return fmt.Errorf("%w: no link URL", ErrInvalid)
 	case e.scheme == Stdio:
 		return fmt.Errorf("%w: %s is for the agent; write exec:COMMAND to start one", ErrWrongEnd, e)
-	case e.scheme == Sandbox, e.scheme == VhostUser, e.scheme == Docker:
+	case e.scheme == Sandbox, e.scheme == VhostUser, e.scheme == Docker, e.isPreset():
 		return fmt.Errorf("%w: %s has no transport of its own", ErrWrongEnd, e)
 	case e.scheme == VSock && e.cid == anyCID:
 		return fmt.Errorf("%w: %s names no guest; write vsock://CID:%d", ErrWrongEnd, e, e.port)
@@ -50,7 +50,7 @@ func (e Endpoint) CanListen() error {
 		return fmt.Errorf("%w: no link URL", ErrInvalid)
 	case Exec, Hybrid:
 		return fmt.Errorf("%w: %s can only be dialled", ErrWrongEnd, e)
-	case Sandbox, VhostUser, Docker:
+	case Sandbox, VhostUser, Docker, Lima, Colima, PodmanMachine, WSL:
 		return fmt.Errorf("%w: %s has no transport of its own", ErrWrongEnd, e)
 	}
 	return nil
