@@ -13,6 +13,7 @@ wanted=(
   nft=nftables curl=curl dig=bind9-dnsutils dnsmasq=dnsmasq-base python3=python3
   redis-server=redis-server redis-cli=redis-tools
   qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mke2fs=e2fsprogs
+  ssh=openssh-client sshd=openssh-server
   strace=strace dh_bash-completion=bash-completion
 )
 

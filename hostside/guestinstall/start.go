@@ -156,7 +156,7 @@ func (a identity) name() string { return "vmbridge-guest-" + a.digest[:16] }
 func (s *session) startAgent(ctx context.Context, agent identity) (found bool, err error) {
 	ctx, done := s.within(ctx, stepTimeout, "looking for the agent in the guest")
 	defer done()
-	order := fmt.Sprintf(`for d in %s; do f=$d/%s; test -O "$d" && test -f "$f" && test "$(wc -c < "$f")" -eq %d || continue; `+
+	order := fmt.Sprintf(`for d in %s; do f=$d/%s; test -O "$d" && test -f "$f" && test -x "$f" && test "$(wc -c < "$f")" -eq %d || continue; `+
 		`case "$(sha256sum < "$f" 2> /dev/null)" in ''|%s*) `, strings.Join(places, " "), agent.name(), agent.size, agent.digest) +
 		// The agent is to have what a program usually has.
 		`cd /; umask 022; trap - EXIT HUP INT TERM PIPE; ` + s.say(starting, `""`) + `; exec "$f" serve --stdio;; esac; done; ` +

@@ -1,7 +1,6 @@
 package acceptance
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +28,7 @@ type bedConfig struct {
 	ordinaryUser bool     // the daemon is not root's
 	detect       string   // of the agent; auto by default
 	transport    string   // unix (the default), tcp, exec or docker
-	dockerLink   string   // its URL, docker:// by default
+	url          string   // of the link, where it is not made of transport
 	noRace       bool     // programs without the race detector, for tests that measure
 	settings     string   // settings.yaml
 	fromFile     bool     // toggle, link and key are the home's, not flags
@@ -161,9 +160,12 @@ func (b *bed) listenURL() string {
 }
 
 func (b *bed) linkURL() string {
+	if b.config.url != "" {
+		return b.config.url
+	}
 	switch b.config.transport {
 	case "docker":
-		return cmp.Or(b.config.dockerLink, "docker://")
+		return "docker://"
 	case "exec":
 		return fmt.Sprintf("exec:nsenter --net=%s %s serve --stdio --detect %s",
 			b.guest.Path(), filepath.Join(b.programs, "vmbridge-guest"), b.detect())

@@ -44,7 +44,7 @@ func TestDockerLinkContext(t *testing.T) {
 	start := func(link string, variables ...string) {
 		t.Helper()
 		b.config.environ = append(append(environ[:len(environ):len(environ)], "DOCKER_HOST=", "DOCKER_CONFIG="+config), variables...)
-		b.config.dockerLink = link
+		b.config.url = link
 		b.startDaemon()
 	}
 	for _, c := range []struct {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // A VM that somebody else has started, and one command: the engine's containers are
@@ -27,14 +29,14 @@ func TestDockerLink(t *testing.T) {
 	})
 	server := b.talk(b.guest, v.command("run", "--rm", "-i", "--net=host", "--name", "nc", image, "nc", "-lkv", "0.0.0.0", "8001"))
 	b.view.port("tcp 0.0.0.0:8001", control.PortOpen)
-	chat(b.nc(b.host, "localhost", "8001"), server, "into the container")
+	talk.Chat(b.nc(b.host, "localhost", "8001"), server, "into the container")
 
 	// The other way.
 	b.awaitHostReach(control.On)
 	host := b.nc(b.host, "-lv", "127.0.0.1", "9000")
 	host.says("Listening")
 	client := b.talk(b.guest, v.command("run", "--rm", "-i", "--net=host", image, "nc", "127.0.0.1", "9000"))
-	chat(client, host, "out of the container")
+	talk.Chat(client, host, "out of the container")
 
 	// The agent itself is none of this.
 	if s := b.awaitIsolation(control.On, "off"); len(s.Warnings) > 0 {
@@ -83,7 +85,7 @@ func TestDockerLinkToggle(t *testing.T) {
 			t.Error(err)
 		}
 		v.awaitNoAgent()
-		eventually(t, patience, "the link says why it is down", func() error {
+		wait.Eventually(t, patience, "the link says why it is down", func() error {
 			s, err := b.status()
 			if err == nil && (s.Links[0].State != control.LinkDown || !strings.Contains(s.Links[0].Reason, "host networking is off")) {
 				err = fmt.Errorf("it is %s: %s", s.Links[0].State, s.Links[0].Reason)
@@ -108,7 +110,7 @@ func TestDockerLinkCrashes(t *testing.T) {
 		t.Helper()
 		b.awaitLink()
 		b.reach("tcp", "127.0.0.1:7000")
-		eventually(t, patience, "one agent after "+what, func() error {
+		wait.Eventually(t, patience, "one agent after "+what, func() error {
 			if list := v.agents(); strings.Count(list, "running") != 1 || strings.Contains(list, "\n") {
 				return fmt.Errorf("agents: %q", list)
 			}
@@ -117,7 +119,7 @@ func TestDockerLinkCrashes(t *testing.T) {
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		v.end(signal)
-		eventually(t, patience, "the link is down", func() error {
+		wait.Eventually(t, patience, "the link is down", func() error {
 			s, err := b.status()
 			if err == nil && s.Links[0].State == control.LinkUp {
 				err = fmt.Errorf("it is up")
@@ -154,7 +156,7 @@ func TestDockerLinkCrashes(t *testing.T) {
 
 	// The VM goes, and another one comes.
 	v.halt()
-	eventually(t, patience, "the link says that the VM is gone", func() error {
+	wait.Eventually(t, patience, "the link says that the VM is gone", func() error {
 		s, err := b.status()
 		if err == nil && (s.Links[0].State != control.LinkDown || !strings.Contains(s.Links[0].Reason, "the engine does not answer: DOCKER_HOST")) {
 			err = fmt.Errorf("it is %s: %s", s.Links[0].State, s.Links[0].Reason)

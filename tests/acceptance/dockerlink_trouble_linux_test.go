@@ -17,13 +17,14 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // awaitDown waits until the link says that it is down, and why, and that its reason
 // is one line.
 func (b *bed) awaitDown(says ...string) {
 	b.t.Helper()
-	eventually(b.t, patience, fmt.Sprintf("the link is down: %q", says), func() error {
+	wait.Eventually(b.t, patience, fmt.Sprintf("the link is down: %q", says), func() error {
 		s, err := b.status()
 		if err != nil {
 			return err
@@ -70,7 +71,7 @@ func TestDockerLinkTwoDaemons(t *testing.T) {
 	second.daemon.terminate()
 	third.config.flags = []string{"--link", "twin=docker://"}
 	third.startDaemon()
-	eventually(t, patience, "one of the two links is refused", func() error {
+	wait.Eventually(t, patience, "one of the two links is refused", func() error {
 		s, err := third.status()
 		if err != nil {
 			return err
@@ -121,7 +122,7 @@ func TestDockerLinkDiskFull(t *testing.T) {
 	b.awaitDown("load the image of the agent", "no space left on device")
 	v.runInside("mount", "-o", "remount,size="+large, filepath.Join(v.dir, "data"))
 	b.reach("tcp", "127.0.0.1:7000")
-	eventually(t, patience, "the old image is removed", func() error {
+	wait.Eventually(t, patience, "the old image is removed", func() error {
 		if list := v.images(); len(list) != 1 || strings.Contains(list[0], ":old") {
 			return fmt.Errorf("images: %q", list)
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/tests/internal/talk"
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // The same with Podman, which serves Docker's API: started, ended, and crashed.
@@ -27,7 +29,7 @@ func TestPodmanLink(t *testing.T) {
 	host := b.nc(b.host, "-lv", "127.0.0.1", "9000")
 	host.says("Listening")
 	client := b.talk(b.guest, v.command("run", "--rm", "-i", "--net=host", image, "nc", "127.0.0.1", "9000"))
-	chat(client, host, "out of the container")
+	talk.Chat(client, host, "out of the container")
 	if s := b.awaitIsolation(control.On, "off"); len(s.Warnings) > 0 {
 		t.Errorf("warnings %q", s.Warnings)
 	}
@@ -46,7 +48,7 @@ func TestPodmanLink(t *testing.T) {
 
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		v.end(signal) // its containers live on, and the link's does not
-		eventually(t, patience, "the link is down", func() error {
+		wait.Eventually(t, patience, "the link is down", func() error {
 			s, err := b.status()
 			if err == nil && s.Links[0].State == control.LinkUp {
 				err = errors.New("it is up")

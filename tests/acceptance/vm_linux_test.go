@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/vmbridge/vmbridge/tests/wait"
 )
 
 // vm is what a VM with a Docker engine is to the daemon: a network, processes and
@@ -57,7 +59,7 @@ func newVM(t *testing.T, bed bedConfig, config vmConfig) *vm {
 	must(t, os.Mkdir(user, 0o755))
 	b.config.environ = append(b.config.environ, "HOME="+user, "DOCKER_CONFIG=", "DOCKER_CONTEXT=", "DOCKER_HOST="+v.host())
 	t.Cleanup(func() {
-		eventually(t, patience, "nothing of the VM is left", v.removeCgroups)
+		wait.Eventually(t, patience, "nothing of the VM is left", v.removeCgroups)
 	})
 	if config.podman {
 		v.config.prepare += `
@@ -85,11 +87,11 @@ func (v *vm) boot() {
 		"bash", "-ec", fmt.Sprintf(script, "eval \"$1\""), v.dir, v.config.prepare)
 	first := v.b.talk(v.b.guest, cmd)
 	v.init = first.process
-	eventually(v.b.t, patience, "the VM boots", func() error {
+	wait.Eventually(v.b.t, patience, "the VM boots", func() error {
 		if !v.init.running() {
 			v.b.t.Skipf("no namespaces for a VM here: %s", v.init.output())
 		}
-		if !strings.Contains(first.said.String(), "booted") {
+		if !strings.Contains(first.Said.String(), "booted") {
 			return errors.New(v.init.output())
 		}
 		return nil
@@ -120,7 +122,7 @@ func (v *vm) start() {
 		name, args = "podman", v.podman
 	}
 	v.daemon = v.b.spawn(v.b.guest, name, v.inside(args()...))
-	err := poll(patience, func() error {
+	err := wait.Try(patience, func() error {
 		_, err := runFor(v.b.guest, patience, v.command("version"))
 		if !v.daemon.running() {
 			return nil
@@ -179,7 +181,7 @@ func (v *vm) agents() string {
 // awaitNoAgent waits until the engine has no agent, and no process of one runs.
 func (v *vm) awaitNoAgent() {
 	v.b.t.Helper()
-	eventually(v.b.t, patience, "the agent is gone", func() error {
+	wait.Eventually(v.b.t, patience, "the agent is gone", func() error {
 		if list := v.agents(); list != "" {
 			return errors.New(list)
 		}
