@@ -47,6 +47,7 @@ Each link is a guest. Its URL says how the agent there is reached:
   unix:///PATH              a unix socket that leads into the VM, as vfkit and krunkit have it
   hybrid:///PATH?port=N     the vsock of Firecracker and cloud-hypervisor
   vhost-user:///PATH?cid=N  a vsock for a plain QEMU, see vmbridge device
+  hyperv://VMID:PORT        the vsock of a VM under Hyper-V, on Windows
   lima://NAME               a VM of Lima; without a name the default one, as with the next:
   colima://PROFILE          a VM of Colima
   podman-machine://NAME     a VM of Podman

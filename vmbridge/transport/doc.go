@@ -11,6 +11,7 @@
 //	unix:///PATH              a socket of this user alone (mode 0600)
 //	vsock://CID:PORT          AF_VSOCK, Linux only; vsock://:PORT listens
 //	hybrid:///PATH?port=N     a guest's vsock port, asked for on a unix socket
+//	hyperv://VMID:PORT        a Hyper-V socket of a VM, dialled on Windows
 //	tcp://HOST:PORT           authenticated by the link key, not encrypted
 //	exec:COMMAND ARGS         standard input and output of a command
 //	stdio:                    the other end of exec, once
@@ -34,6 +35,11 @@
 // The reply is read byte by byte, because the guest may speak at once; what is
 // returned is the plain unix socket. Our own device for QEMU speaks the same, and
 // says why it refuses ("ERR REASON").
+//
+// A Hyper-V socket is how Windows reaches the vsock of a Linux guest: the service of
+// port N is the GUID that begins with N and goes on as Linux' hv_sock has it. To
+// dial one needs no entry in the registry, only the right to: an administrator's,
+// or a place in the group of Hyper-V administrators.
 //
 // The command of exec is given to sh, so that quotes mean what they mean
 // everywhere; on Windows the system's own rules split it and there is no shell.

@@ -13,6 +13,7 @@ const (
 	Unix      Scheme = "unix"
 	VSock     Scheme = "vsock"
 	Hybrid    Scheme = "hybrid"
+	HyperV    Scheme = "hyperv"
 	TCP       Scheme = "tcp"
 	Exec      Scheme = "exec"
 	Stdio     Scheme = "stdio"
@@ -33,7 +34,8 @@ type Endpoint struct {
 	scheme Scheme
 	path   string // unix, hybrid, vhost-user: the socket
 	host   string // tcp; docker: a context; lima, colima, podman-machine, wsl: the VM's name; or empty
-	port   uint32 // tcp, vsock, hybrid, vhost-user
+	port   uint32 // tcp, vsock, hybrid, vhost-user, hyperv
+	vm     string // hyperv: the VM's GUID, in lower case
 	cid    uint32 // vsock, vhost-user: a context ID; vsock: or anyCID
 	// command is what exec runs, not yet split.
 	command string
@@ -62,6 +64,10 @@ func (e Endpoint) DockerContext() string {
 	}
 	return e.host
 }
+
+// VM is the GUID of a hyperv endpoint's virtual machine, in lower case and without
+// braces, and empty elsewhere.
+func (e Endpoint) VM() string { return e.vm }
 
 // HybridEndpoint is where the device of a vhost-user endpoint is dialled, and no
 // endpoint elsewhere.

@@ -23,7 +23,8 @@ var (
 
 // forms is what the errors of Parse suggest.
 const forms = "unix:///PATH, vsock://CID:PORT, hybrid:///PATH?port=N, vhost-user:///PATH?cid=N, " +
-	"docker://, tcp://HOST:PORT, exec:COMMAND, lima://NAME, colima://PROFILE, podman-machine://NAME, wsl://DISTRO, sandbox:"
+	"hyperv://VMID:PORT, docker://, lima://NAME, colima://PROFILE, podman-machine://NAME, wsl://DISTRO, " +
+	"tcp://HOST:PORT, exec:COMMAND, sandbox:"
 
 // Parse reads a link URL. What follows the scheme is taken literally: there is
 // no percent-encoding. An error is one line that says what is wrong and how to
@@ -47,6 +48,8 @@ func Parse(s string) (Endpoint, error) {
 		e, problem = parseHybrid(rest)
 	case VhostUser:
 		e, problem = parseVhostUser(rest)
+	case HyperV:
+		e, problem = parseHyperV(rest)
 	case TCP:
 		e, problem = parseTCP(rest)
 	case Exec:
@@ -62,8 +65,6 @@ func Parse(s string) (Endpoint, error) {
 		if rest != "" {
 			problem = "nothing may follow; write " + scheme + ":"
 		}
-	case "hyperv":
-		return Endpoint{}, fmt.Errorf("link URL %q: %s is %w; write one of %s", s, scheme, ErrUnsupported, forms)
 	default:
 		problem = fmt.Sprintf("unknown scheme %q; write one of %s", scheme, forms)
 	}
@@ -92,6 +93,8 @@ func (e Endpoint) String() string {
 			return fmt.Sprintf("vsock://:%d", e.port)
 		}
 		return fmt.Sprintf("vsock://%d:%d", e.cid, e.port)
+	case HyperV:
+		return fmt.Sprintf("hyperv://%s:%d", e.vm, e.port)
 	case TCP:
 		return "tcp://" + e.hostPort()
 	case Exec:

@@ -87,7 +87,6 @@ func TestParse(t *testing.T) {
 		{"vhost-user:///run/vm.sock?cid=3&cid=4", "twice", transport.ErrInvalid},
 		{"vhost-user:///run/vm.sock?cid=3&size=1", `unknown parameter "size"`, transport.ErrInvalid},
 		{"vhost-user:vm.sock?cid=3", "must be absolute", transport.ErrInvalid},
-		{"hyperv://x:732", "hyperv is not supported", transport.ErrUnsupported},
 		{"docker://", "", nil},
 		{"docker://desktop-linux", "", nil},
 		{"docker:", "write docker://", transport.ErrInvalid},
@@ -106,6 +105,21 @@ func TestParse(t *testing.T) {
 		{"podman-machine://--help", "is no name", transport.ErrInvalid},
 		{"lima://default/", "is no name", transport.ErrInvalid},
 		{"lima://" + strings.Repeat("x", 256), "is no name", transport.ErrInvalid},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:732", "", nil},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:2147483647", "", nil},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:2147483648", "not a number from 1 to 2147483647", transport.ErrInvalid},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:0", `the port "0"`, transport.ErrInvalid},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:", `the port ""`, transport.ErrInvalid},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:1:2", `the port "1:2"`, transport.ErrInvalid},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e", "no port", transport.ErrInvalid},
+		{"hyperv:0cb41c0b-fd26-4a41-8370-dccb048e216e:732", "write hyperv://VMID:PORT", transport.ErrInvalid},
+		{"hyperv://0cb41c0bfd264a418370dccb048e216e:732", "not a GUID", transport.ErrInvalid},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216g:732", "not a GUID", transport.ErrInvalid},
+		{"hyperv://{0cb41c0b-fd26-4a41-8370-dccb048e216e}:732", "not a GUID", transport.ErrInvalid},
+		{"hyperv://x:732", `ID "x" is not a GUID`, transport.ErrInvalid},
+		{"hyperv://:732", `ID "" is not a GUID`, transport.ErrInvalid},
+		{"hyperv://00000000-0000-0000-0000-000000000000:732", "not that of one VM", transport.ErrInvalid},
+		{"hyperv://A42E7CDA-D03F-480C-9CC2-A4DE20ABB878:732", "not that of one VM", transport.ErrInvalid},
 		{"", "no scheme", transport.ErrInvalid},
 		{"/run/vmbridge.sock", "no scheme", transport.ErrInvalid},
 		{"http://vm", `unknown scheme "http"`, transport.ErrInvalid},
@@ -149,6 +163,7 @@ func TestEnds(t *testing.T) {
 		{"lima://", "no transport", "no transport"},
 		{"wsl://x", "no transport", "no transport"},
 		{"hybrid:///x?port=1", "", "can only be dialled"},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:1", "", "can only be dialled"},
 		{"hybrid:///x?port=0", "names no port", "can only be dialled"},
 		{"vhost-user:///x?cid=3", "no transport", "no transport"},
 	} {
@@ -178,6 +193,7 @@ func TestEndpointProperties(t *testing.T) {
 		{"hybrid:///x?port=1", false, true, false},
 		{"vhost-user:///x?cid=3", false, true, false},
 		{"vsock://3:732", false, true, false},
+		{"hyperv://0cb41c0b-fd26-4a41-8370-dccb048e216e:732", false, true, false},
 		{"tcp://127.0.0.1:732", false, true, false},
 		{"tcp://[::1]:732", false, true, false},
 		{"tcp://localhost:732", false, true, false},
@@ -223,12 +239,29 @@ func TestVhostUserEndpoint(t *testing.T) {
 	}
 }
 
+// A GUID means the same in capitals, and is given back in one form.
+func TestHyperVEndpoint(t *testing.T) {
+	const id = "0cb41c0b-fd26-4a41-8370-dccb048e216e"
+	e := mustParse("hyperv://" + strings.ToUpper(id) + ":732")
+	if want := mustParse("hyperv://" + id + ":732"); e != want || e.VM() != id {
+		t.Errorf("%s is not %s", e, want)
+	}
+	if runtime.GOOS == "windows" {
+		return // it could reach a VM
+	}
+	_, err := e.Dial(testContext(t), transport.DialOptions{})
+	if !errors.Is(err, transport.ErrUnsupported) || !strings.Contains(err.Error(), "need Windows") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("dialling: %v", err)
+	}
+}
+
 // FuzzParse checks that a URL that is accepted is given back, and that an
 // error is one line.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"unix:///run/x", "unix://x", "vsock://3:732", "vsock://:1", "vsock://2:", "tcp://[::1]:1", "tcp://a:0", "tcp://[a]:b:1",
 		"exec:ssh vm x", "exec: \t", "stdio:", "sandbox:", "hybrid:///x?port=1", "docker://", "docker://x.y", "lima://", "wsl://a.b", "colima://a b", "podman-machine:/",
+		"hyperv://0CB41C0B-fd26-4a41-8370-dccb048e216e:01", "hyperv://{0}:1",
 		"hybrid:///x?y?port=01", "vhost-user:///x?cid=3", "vhost-user:///x?cid=3&port=9", "vhost-user:///x?port=&cid", ":", "", "unix:///\xff", "tcp://a b:1",
 	} {
 		f.Add(s)

@@ -48,7 +48,7 @@ func (e Endpoint) CanListen() error {
 	switch e.scheme {
 	case "":
 		return fmt.Errorf("%w: no link URL", ErrInvalid)
-	case Exec, Hybrid:
+	case Exec, Hybrid, HyperV:
 		return fmt.Errorf("%w: %s can only be dialled", ErrWrongEnd, e)
 	case Sandbox, VhostUser, Docker, Lima, Colima, PodmanMachine, WSL:
 		return fmt.Errorf("%w: %s has no transport of its own", ErrWrongEnd, e)
@@ -72,6 +72,8 @@ func (e Endpoint) Dial(ctx context.Context, opts DialOptions) (net.Conn, error) 
 		c, err = dialVSock(ctx, e.cid, e.port)
 	case Hybrid:
 		c, err = dialHybrid(ctx, e.path, e.port)
+	case HyperV:
+		c, err = dialHyperV(ctx, e.vm, e.port)
 	case TCP:
 		c, err = new(net.Dialer).DialContext(ctx, "tcp", e.hostPort())
 	case Exec:
