@@ -79,6 +79,9 @@ func writeStatus(w io.Writer, s control.Status, now time.Time) error {
 		if l.HostReach.State != "" {
 			row("  host reach", because(l.HostReach.State, l.HostReach.Reason))
 		}
+		for _, c := range l.Carried {
+			row("  carried", carriedLine(c))
+		}
 		if l.DroppedListeners > 0 {
 			row("  dropped", fmt.Sprintf("%d listeners beyond the limit are not forwarded", l.DroppedListeners))
 		}
@@ -99,6 +102,21 @@ func because(state, reason string) string {
 		return state
 	}
 	return state + ": " + reason
+}
+
+// carriedLine is like "200 ports by Lima "default"; here when it lets go: SWITCH".
+func carriedLine(c control.Carried) string {
+	line := fmt.Sprintf("%d ports by %s", c.Ports, c.Product)
+	if c.Ports == 1 {
+		line = "1 port by " + c.Product
+	}
+	if c.VM != "" {
+		line += fmt.Sprintf(" %q", c.VM)
+	}
+	if c.Switch == "" {
+		return line + ", which has no switch for that"
+	}
+	return line + "; they open here when it lets go: " + c.Switch
 }
 
 // countsLine names the states that there are: "3 listeners: 2 open, 1

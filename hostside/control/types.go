@@ -56,6 +56,17 @@ type Link struct {
 	HostReach    Feature `json:"host_reach"` // "on", "off" or "unavailable"
 	// DroppedListeners counts the listeners beyond the agent's limit.
 	DroppedListeners int `json:"dropped_listeners,omitempty"`
+	// Carried has an entry for each product that forwards ports of this guest.
+	Carried []Carried `json:"carried,omitempty"`
+}
+
+// Carried is what a product forwards by itself.
+type Carried struct {
+	Product string `json:"product"`
+	VM      string `json:"vm,omitempty"` // its name
+	Ports   int    `json:"ports"`
+	// Switch is the product's own setting that ends it; empty where it has none.
+	Switch string `json:"switch,omitempty"`
 }
 
 // Values of Link.State.

@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/vmbridge/vmbridge/hostside/control"
+	"github.com/vmbridge/vmbridge/hostside/forward"
+	"github.com/vmbridge/vmbridge/hostside/product"
 	"github.com/vmbridge/vmbridge/vmbridge/linkkey"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -72,11 +75,14 @@ func (d *Daemon) Status() control.Status {
 		Version: d.config.Version, PID: os.Getpid(), Home: d.config.Home, Since: d.since,
 		HostNetworking: s.HostNetworking, HostNetworkingReason: s.Reason,
 		Isolation: s.Isolation, Evidence: s.Evidence, Warnings: s.Warnings,
-		Counts: control.Count(d.Ports(), d.Reached()),
 	}
+	forwards := d.engine.Forwards()
+	status.Counts = control.Count(portsOf(forwards), d.Reached())
+	carried := carriedBy(forwards)
 	off := s.reachOff()
 	for _, l := range d.linksNow() {
 		link := l.guest.status()
+		link.Carried = carried[l.Name]
 		if link.HostReach.State != message.HostReachUnavailable && off != "" {
 			// Said now, even where the agent has yet to hear it.
 			link.HostReach = control.Feature{State: control.Off, Reason: off}
@@ -88,7 +94,10 @@ func (d *Daemon) Status() control.Status {
 
 // Ports implements control.Backend.
 func (d *Daemon) Ports() []control.Port {
-	forwards := d.engine.Forwards()
+	return portsOf(d.engine.Forwards())
+}
+
+func portsOf(forwards []forward.Forward) []control.Port {
 	ports := make([]control.Port, 0, len(forwards))
 	for _, f := range forwards {
 		p := control.Port{
@@ -107,6 +116,35 @@ func (d *Daemon) Ports() []control.Port {
 	}
 	slices.SortFunc(ports, control.Compare)
 	return ports
+}
+
+// carriedBy counts, for each link, what products carry of it.
+func carriedBy(forwards []forward.Forward) map[string][]control.Carried {
+	type key struct {
+		link string
+		by   product.VM
+	}
+	counts := make(map[key]int)
+	for _, f := range forwards {
+		seen := make(map[product.VM]bool)
+		for _, h := range f.Host {
+			if h.State == forward.Carried && !seen[h.By] {
+				seen[h.By] = true
+				counts[key{f.Link, h.By}]++
+			}
+		}
+	}
+	carried := make(map[string][]control.Carried)
+	for k, n := range counts {
+		carried[k.link] = append(carried[k.link],
+			control.Carried{Product: k.by.Product, VM: k.by.Name, Ports: n, Switch: k.by.Switch()})
+	}
+	for _, list := range carried {
+		slices.SortFunc(list, func(a, b control.Carried) int {
+			return cmp.Or(cmp.Compare(a.Product, b.Product), cmp.Compare(a.VM, b.VM))
+		})
+	}
+	return carried
 }
 
 // Reached implements control.Backend.

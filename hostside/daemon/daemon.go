@@ -10,6 +10,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/hostside/forward"
+	"github.com/vmbridge/vmbridge/hostside/product"
 	"github.com/vmbridge/vmbridge/hostside/reach"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -56,14 +57,14 @@ func New(config Config) *Daemon {
 	s := config.Settings.failClosed()
 	d := &Daemon{
 		Keeper: config.Keeper, config: config, since: time.Now(),
-		engine: forward.New(forward.Config{
-			Policy: s.Policy, Enabled: s.on(), MaxListeners: s.Limits.Listeners, Log: config.Logger,
-		}),
 		settings: s,
 		news:     make(chan struct{}, 1),
 		linksDue: make(chan struct{}, 1),
 		changed:  make(chan struct{}),
 	}
+	d.engine = forward.New(forward.Config{
+		Policy: s.Policy, Enabled: s.on(), MaxListeners: s.Limits.Listeners, VMs: d.vms, Log: config.Logger,
+	})
 	d.reach = reach.New(reach.Config{Policy: s.reachPolicy(), Own: d.engine.Holds, Log: config.Logger})
 	return d
 }
@@ -127,6 +128,15 @@ func (d *Daemon) current() Settings {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.settings
+}
+
+// vms is what the links say of the VMs that they lead to, those that are down too.
+func (d *Daemon) vms() map[string]product.VM {
+	vms := make(map[string]product.VM)
+	for _, l := range d.current().Links {
+		vms[l.Name] = product.OfLink(l.URL)
+	}
+	return vms
 }
 
 // Guest is what the isolation check needs to know of a link.

@@ -30,6 +30,11 @@
 // claim counts its own (link.Stats), which are retired with it: from then on
 // nothing is carried for them, and the Carrier cuts what is.
 //
+// A port that the VM's own product forwards (package product) is carried: it stays in
+// the same retries as a conflict, so that it opens when the product lets go, but is
+// none, and the log mentions each product once. Who has it is looked up again now and
+// then, so that another owner is not hidden by the first.
+//
 // Everything is under one lock, and nothing slow is done under it: opening
 // happens inside the call that reports the listener (about 60 microseconds a
 // socket), owners of conflicting ports are looked up by a goroutine of their

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vmbridge/vmbridge/hostside/bind"
 	"github.com/vmbridge/vmbridge/hostside/portowner"
+	"github.com/vmbridge/vmbridge/hostside/product"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 )
 
@@ -47,7 +48,9 @@ type Config struct {
 	// MaxSockets bounds the host sockets of all links. 0 leaves a tenth of the
 	// process's descriptors to the connections.
 	MaxSockets int
-	Log        logrus.FieldLogger
+	// VMs is what each link says of the VM that it leads to. Nil: nothing.
+	VMs func() map[string]product.VM
+	Log logrus.FieldLogger
 
 	system // tests replace it
 }
@@ -61,6 +64,7 @@ type system struct {
 	undercuts bool
 	open      func(s slot, r *route) (hostSocket, error)
 	find      func(ctx context.Context, ports []portowner.Port) ([]portowner.Owner, error)
+	judge     func(ctx context.Context, links map[string]product.VM, held []product.Held) []product.Verdict
 }
 
 // Engine opens and closes the host's sockets. Its methods may be called at any
@@ -117,7 +121,7 @@ func New(cfg Config) *Engine {
 	if e.cfg.open == nil {
 		e.cfg.system = system{lingers: bind.Lingers(runtime.GOOS), prompts: bind.Prompts(runtime.GOOS),
 			undercuts: runtime.GOOS == "darwin" || runtime.GOOS == "windows",
-			open:      e.openSocket, find: portowner.Find}
+			open:      e.openSocket, find: portowner.Find, judge: product.Judge}
 	}
 	e.wg.Go(e.work)
 	e.wg.Go(e.nameOwners)
@@ -206,10 +210,12 @@ func signal(c chan struct{}) {
 }
 
 // Forwards lists what may be mentioned: not the TCP listeners of the last 50 ms,
-// nor UDP clients.
+// nor UDP clients, nor a new one of which it is not known yet who has its port.
 func (e *Engine) Forwards() []Forward {
 	now := time.Now()
-	return e.list(func(f *forward) bool { return !f.plan.hidden && !f.mentionAt().After(now) })
+	return e.list(func(f *forward) bool {
+		return !f.plan.hidden && !f.mentionAt().After(now) && !(f.told == (told{}) && f.pending())
+	})
 }
 
 // ForwardsOf lists everything that is known of a port, the guests' or this

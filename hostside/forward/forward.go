@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vmbridge/vmbridge/hostside/product"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -17,6 +18,7 @@ type State string
 const (
 	Open     State = "open"
 	Conflict State = "conflict" // somebody else has the port; retried until it is free
+	Carried  State = "carried"  // the VM's own product forwards the port; retried as well
 	Denied   State = "denied"   // a rule forbids it
 	Ignored  State = "ignored"  // a rule or the nature of the address leaves it out
 	Failed   State = "failed"   // the host refused it; retried
@@ -55,6 +57,8 @@ type Host struct {
 	State   State
 	Reason  string
 	Alias   bool
+	// By is the VM whose product has a port that is carried.
+	By product.VM
 }
 
 // Key names the listener within its link.
@@ -89,6 +93,7 @@ type told struct {
 	state  State
 	reason string
 	port   uint16 // this machine's
+	by     product.VM
 }
 
 // claim is one host address that a forward wants. It is wanted once: where the
@@ -108,6 +113,11 @@ type claim struct {
 type conflict struct {
 	at    netip.AddrPort // where the owner is in the way
 	named bool
+	// A product's forwarder has the port, or had it when it was looked at last; by
+	// is whose, where it is the link's own VM.
+	product bool
+	by      product.VM
+	looked  time.Time
 }
 
 // carried is what a forward has carried.
@@ -129,7 +139,7 @@ func (f *forward) state() (State, string) {
 	if len(f.claims) == 0 {
 		return f.plan.state, f.plan.reason
 	}
-	for _, s := range []State{Conflict, Failed, Open, Ignored} {
+	for _, s := range []State{Conflict, Failed, Carried, Open, Ignored} {
 		for _, c := range f.claims {
 			if c.state == s && !c.alias {
 				return s, c.reason
@@ -147,6 +157,24 @@ func (f *forward) pending() bool {
 		}
 	}
 	return false
+}
+
+// by is the VM that a claim is carried for.
+func (c *claim) by() product.VM {
+	if c.conflict == nil {
+		return product.VM{}
+	}
+	return c.conflict.by
+}
+
+// by is the VM of the claim that a forward's state is about.
+func (f *forward) by() product.VM {
+	for _, c := range f.claims {
+		if c.state == Carried && !c.alias {
+			return c.by()
+		}
+	}
+	return product.VM{}
 }
 
 // mentionAt is when the forward may be mentioned.
@@ -174,7 +202,7 @@ func (f *forward) snapshot() Forward {
 	hosts := make([]Host, 0, len(f.claims))
 	for _, c := range f.claims {
 		sum.add(&c.stats)
-		hosts = append(hosts, Host{Address: c.host.Addr(), Port: c.host.Port(), State: c.state, Reason: c.reason, Alias: c.alias})
+		hosts = append(hosts, Host{Address: c.host.Addr(), Port: c.host.Port(), State: c.state, Reason: c.reason, Alias: c.alias, By: c.by()})
 	}
 	out := Forward{
 		Protocol:         k.Protocol,

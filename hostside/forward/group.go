@@ -272,8 +272,10 @@ func (c *claim) refused(e *Engine, err error) time.Duration {
 		if c.conflict == nil {
 			c.conflict = &conflict{at: at}
 			c.set(e, Conflict, fmt.Sprintf("%s %s is in use", c.fwd.listener.Protocol, at))
-			e.unnamed = append(e.unnamed, naming{c, c.conflict})
-			signal(e.lookUp)
+			e.nameOwner(c)
+		} else if c.conflict.product && time.Since(c.conflict.looked) > lookAgain {
+			c.conflict.looked = time.Now()
+			e.nameOwner(c)
 		}
 		return retryConflict
 	case errors.Is(err, bind.ErrNoAddress):

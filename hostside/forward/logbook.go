@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/vmbridge/vmbridge/hostside/product"
 )
 
 // The log has room for lines about single forwards while they are few; a burst
@@ -22,10 +24,18 @@ type logbook struct {
 	log    logrus.FieldLogger
 	tokens float64
 	at     time.Time
+	// products are those that have been mentioned.
+	products map[carrying]struct{}
+}
+
+// carrying is what a line about ports that are carried is about.
+type carrying struct {
+	link string
+	by   product.VM
 }
 
 func newLogbook(log logrus.FieldLogger) *logbook {
-	return &logbook{log: log, tokens: logBurst, at: time.Now()}
+	return &logbook{log: log, tokens: logBurst, at: time.Now(), products: make(map[carrying]struct{})}
 }
 
 func (b *logbook) allow(n int, now time.Time) bool {
@@ -39,6 +49,7 @@ func (b *logbook) allow(n int, now time.Time) bool {
 }
 
 func (b *logbook) write(lines []logLine) {
+	b.writeProducts(lines)
 	if b.allow(len(lines), time.Now()) {
 		for _, l := range lines {
 			b.writeLine(l)
@@ -67,6 +78,25 @@ func (b *logbook) write(lines []logLine) {
 			entry = entry.WithField("example", why)
 		}
 		entry.Log(batch[0].level, k.text)
+	}
+}
+
+// writeProducts tells of each product once, and takes the lines about its ports for
+// details from then on: there may be hundreds, and they are as they should be.
+func (b *logbook) writeProducts(lines []logLine) {
+	for i := range lines {
+		l := &lines[i]
+		if l.by == (product.VM{}) {
+			continue
+		}
+		l.level = logrus.DebugLevel
+		k := carrying{l.link, l.by}
+		if _, told := b.products[k]; told {
+			continue
+		}
+		b.products[k] = struct{}{}
+		b.log.WithFields(logrus.Fields{"link": l.link, "product": l.by.String(), "example": l.why}).
+			Info("the VM's own product carries ports; they open here when it lets go")
 	}
 }
 

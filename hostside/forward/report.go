@@ -5,6 +5,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/hostside/product"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
 
@@ -39,7 +40,7 @@ func (e *Engine) report(now time.Time) (lines []logLine, next time.Time) {
 		delete(e.dirty, f)
 		before := f.told
 		f.told.state, f.told.reason = f.state()
-		f.told.port = f.port()
+		f.told.port, f.told.by = f.port(), f.by()
 		if before.state != f.told.state || f.told.state == Open && before.port != f.told.port {
 			lines = append(lines, f.line(before, f.told))
 		}
@@ -59,24 +60,29 @@ type logLine struct {
 	listener message.Listener
 	port     uint16 // this machine's
 	why      string
+	by       product.VM // of a port that is carried
 }
 
 // line words a change of state; the zero told is a forward that is not, or no
 // longer, there.
 func (f *forward) line(before, is told) logLine {
-	l := logLine{level: logrus.InfoLevel, link: f.link.name, listener: f.listener, port: is.port, why: is.reason}
+	l := logLine{level: logrus.InfoLevel, link: f.link.name, listener: f.listener, port: is.port, why: is.reason, by: is.by}
 	if over := is.state == "" || is.state == Denied || is.state == Ignored; over && before.state != "" {
 		l.port = before.port // the one that is let go
 	}
 	switch {
 	case is.state == Open && before.state == Conflict:
 		l.text = "conflict resolved, forward open"
+	case is.state == Open && before.state == Carried:
+		l.text = "forward open: its product has let go of the port"
 	case is.state == Open:
 		l.text = "forward open"
 	case is.state == Conflict:
 		l.level, l.text = logrus.WarnLevel, "port conflict"
 	case is.state == Failed:
 		l.level, l.text = logrus.WarnLevel, "forward failed"
+	case is.state == Carried:
+		l.text = "port carried by its VM's product"
 	case before.state == Open:
 		l.text = "forward closed"
 	case before.state == Conflict:

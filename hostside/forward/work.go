@@ -1,12 +1,6 @@
 package forward
 
-import (
-	"context"
-	"fmt"
-	"time"
-
-	"github.com/vmbridge/vmbridge/hostside/portowner"
-)
+import "time"
 
 // reportEvery is the least time between two rounds of reporting, so that a burst
 // is told as one.
@@ -52,58 +46,5 @@ func (e *Engine) work() {
 		case <-e.wake:
 		case <-timer.C:
 		}
-	}
-}
-
-// naming is a conflict whose owner is to be looked up.
-type naming struct {
-	claim    *claim
-	conflict *conflict
-}
-
-// findTimeout bounds the look-up of owners; a conflict is told after it even
-// without a name.
-const findTimeout = 5 * time.Second
-
-// nameOwners finds who holds the ports in conflict, all that have come together
-// in one scan of the system.
-func (e *Engine) nameOwners() {
-	for {
-		select {
-		case <-e.ctx.Done():
-			return
-		case <-e.lookUp:
-		}
-		e.mu.Lock()
-		batch := e.unnamed
-		e.unnamed = nil
-		ports := make([]portowner.Port, len(batch))
-		for i, n := range batch {
-			ports[i] = portowner.Port{Protocol: string(n.claim.fwd.listener.Protocol), At: n.conflict.at}
-		}
-		e.mu.Unlock()
-		if len(batch) == 0 {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(e.ctx, findTimeout)
-		owners, err := e.cfg.find(ctx, ports)
-		cancel()
-		if err != nil && e.ctx.Err() == nil {
-			e.log.WithError(err).Debug("owners of ports are unknown")
-		}
-		e.change(func() {
-			for i, n := range batch {
-				if n.claim.conflict != n.conflict || n.conflict.named {
-					continue // over, or another one
-				}
-				n.conflict.named = true
-				var owner portowner.Owner
-				if i < len(owners) {
-					owner = owners[i]
-				}
-				n.claim.set(e, Conflict, fmt.Sprintf("%s %s is in use by %s", ports[i].Protocol, ports[i].At, owner))
-				e.dirty[n.claim.fwd] = struct{}{}
-			}
-		})
 	}
 }
