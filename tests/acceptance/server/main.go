@@ -8,6 +8,8 @@
 //	server bequeath tcp4 ADDRESS    listens, and leaves the socket to an heir
 //	server inherit                  is the heir, until its standard input ends
 //	server make                     makes sockets for the test program
+//	server hostagent --pidfile FILE --socket FILE INSTANCE tcp4 0.0.0.0 7000 7999
+//	                                as the first, with a command line like limactl's
 //
 // What it serves is echo. Several lists of networks, addresses and ports may
 // follow each other.
@@ -42,6 +44,8 @@ func run(args []string) error {
 		return inherit()
 	case len(args) == 3 && args[0] == "bequeath":
 		return bequeath(args[1], args[2])
+	case len(args) > 6 && args[0] == "hostagent":
+		args = args[6:]
 	}
 	for ; len(args) >= 4; args = args[4:] {
 		first, err := strconv.Atoi(args[2])
