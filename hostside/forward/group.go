@@ -277,6 +277,9 @@ func (c *claim) refused(e *Engine, err error) time.Duration {
 			c.conflict.looked = time.Now()
 			e.nameOwner(c)
 		}
+		if c.state == Carried && len(e.retries.heap) > crowdCarried {
+			return retryCrowded
+		}
 		return retryConflict
 	case errors.Is(err, bind.ErrNoAddress):
 		c.becomes(e, Ignored, missing(c.host.Addr()))

@@ -13,6 +13,7 @@ const (
 	retryCrowded  = 1500 * time.Millisecond
 	retrySlow     = 5 * time.Second // what only a change of the system can help
 	crowd         = 1000            // groups
+	crowdCarried  = 50              // groups; those of a product's ports stay for days
 	retryBatch    = 200             // groups settled under one hold of the lock
 )
 

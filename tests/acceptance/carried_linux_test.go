@@ -1,7 +1,9 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,10 +22,9 @@ import (
 func (b *bed) hostAgent(program, instance, network, address string, first, last int) *process {
 	b.t.Helper()
 	path := filepath.Join(b.dir, program)
-	if _, err := os.Stat(path); err != nil {
-		content, err := os.ReadFile(built.server(b.t))
+	// A link, because a copy that another test's fork has open cannot be started.
+	if err := os.Link(built.server(b.t), path); !errors.Is(err, fs.ErrExist) {
 		must(b.t, err)
-		must(b.t, os.WriteFile(path, content, 0o755))
 	}
 	folder := "/home/ada/.lima/" + instance
 	cmd := exec.Command(path, "hostagent", "--pidfile", folder+"/ha.pid", "--socket", folder+"/ha.sock", instance,
