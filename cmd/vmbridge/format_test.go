@@ -137,7 +137,8 @@ func TestWriteStatus(t *testing.T) {
 		Links: []control.Link{
 			{Name: "default", URL: "sandbox:", State: control.LinkUp, AgentVersion: "1.0", Kernel: "6.1.0",
 				Detection: control.Feature{State: "poll", Reason: "no eBPF: operation not permitted"},
-				HostReach: control.Feature{State: "unavailable", Reason: "not in this version"}},
+				HostReach: control.Feature{State: "unavailable", Reason: "not in this version"},
+				Carried: []control.Carried{{Product: "Lima", VM: "dev", Ports: 200, Switch: "ignore: true"}, {Product: "OrbStack", Ports: 1}}},
 			{Name: "lab", URL: "vsock://3:732", State: control.LinkRefused, Reason: "wrong key"},
 		},
 		Counts: control.Count(examplePorts(), []control.ReachedPort{{Flows: 2}, {Flows: 1}}),
@@ -160,6 +161,8 @@ state up
 agent vmbridge-guest 1.0 on Linux 6.1.0
 detection poll: no eBPF: operation not permitted
 host reach unavailable: not in this version
+carried 200 ports by Lima "dev"; they open here when it lets go: ignore: true
+carried 1 port by OrbStack, which has no switch for that
 
 link lab vsock://3:732
 state refused: wrong key`

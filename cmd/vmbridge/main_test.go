@@ -155,6 +155,7 @@ func TestWrongUsage(t *testing.T) {
 		{"up --link a=ftp://x", "ftp"},
 		{"up --link a=vsock://x:y", "context ID"},
 		{"up --link a=vsock://:732", "names no guest"},
+		{"up --link a=hyperv://vm:732", "not a GUID"},
 		{"up --link a=unix://relative", "absolute"},
 		{"up --link a=unix:///" + strings.Repeat("long/", 30) + "sock", "at most"},
 		{"up --link a=exec:true --link a=exec:true", "twice"},
