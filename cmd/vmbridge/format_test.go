@@ -138,7 +138,7 @@ func TestWriteStatus(t *testing.T) {
 			{Name: "default", URL: "sandbox:", State: control.LinkUp, AgentVersion: "1.0", Kernel: "6.1.0",
 				Detection: control.Feature{State: "poll", Reason: "no eBPF: operation not permitted"},
 				HostReach: control.Feature{State: "unavailable", Reason: "not in this version"},
-				Carried: []control.Carried{{Product: "Lima", VM: "dev", Ports: 200, Switch: "ignore: true"}, {Product: "OrbStack", Ports: 1}}},
+				Carried:   []control.Carried{{Product: "Lima", VM: "dev", Ports: 200, Switch: "ignore: true"}, {Product: "OrbStack", Ports: 1}}},
 			{Name: "lab", URL: "vsock://3:732", State: control.LinkRefused, Reason: "wrong key"},
 		},
 		Counts: control.Count(examplePorts(), []control.ReachedPort{{Flows: 2}, {Flows: 1}}),
