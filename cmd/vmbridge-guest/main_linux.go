@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -65,11 +66,11 @@ type serveFlags struct {
 	// hostReach is "auto" or "off", and hostAddresses what it uses.
 	hostReach     string
 	hostAddresses []net.IP
-	// leave says that the agent is in a container of the guest's engine, and notIn
-	// where it must not be.
-	leave bool
-	notIn string
-	log   program.LogFlags
+	// leave says that the agent is in a container of the guest's engine, left that it
+	// was, and notIn where it must not be.
+	leave, left bool
+	notIn       string
+	log         program.LogFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -98,15 +99,16 @@ input and output instead, for links of the form exec:ssh VM vmbridge-guest serve
 	f.StringVar(&flags.hostReach, "host-reach", hostReachAuto, "localhost reaches the host: auto (where the host wants it and the kernel can) or off")
 	f.IPSliceVar(&flags.hostAddresses, "host-address", nil, "the address that stands for the host, one for IPv4 and one for IPv6 (default: some that overlap no route)")
 	f.BoolVar(&flags.leave, leaveFlag, false, "in a container: enter the mount namespace of the engine that keeps it")
+	f.BoolVar(&flags.left, leftFlag, false, "what --"+leaveFlag+" becomes")
 	f.StringVar(&flags.notIn, "not-in", "", "do not serve this network namespace, the daemon's own")
-	for _, name := range []string{leaveFlag, "not-in"} {
-		_ = f.MarkHidden(name) // for the daemon, which starts containers; both exist
+	for _, name := range []string{leaveFlag, leftFlag, "not-in"} {
+		_ = f.MarkHidden(name) // for the daemon, which starts containers; all exist
 	}
 	flags.log.Register(f)
 	return cmd
 }
 
-const leaveFlag = "leave-container"
+const leaveFlag, leftFlag = "leave-container", "left-container"
 
 func serve(ctx context.Context, cmd *cobra.Command, flags serveFlags) error {
 	// Standard output belongs to the protocol.
@@ -157,10 +159,18 @@ func (flags serveFlags) place(logger *logrus.Logger) error {
 			return errOwnNetwork
 		}
 	}
+	if flags.left {
+		leave.Name("vmbridge-guest")
+	}
 	if !flags.leave {
 		return nil
 	}
-	args := slices.DeleteFunc(slices.Clone(os.Args), func(arg string) bool { return arg == "--"+leaveFlag })
+	args := slices.Clone(os.Args)
+	for i, arg := range args {
+		if name, _, _ := strings.Cut(arg, "="); name == "--"+leaveFlag {
+			args[i] = "--" + leftFlag
+		}
+	}
 	if err := leave.Container(args); err != nil {
 		logger.WithError(err).Warn("the agent stays in its container: it cannot ask engines for the names of containers, nor whether these are isolated")
 	}

@@ -55,6 +55,14 @@ func TestDockerLink(t *testing.T) {
 		t.Errorf("the agent's container is %q", about)
 	}
 
+	pid := v.run(nil, "inspect", "vmbridge-agent", "--format", "{{.State.Pid}}") // as the VM sees it
+	if name := v.runInside("cat", "/proc/"+pid+"/comm"); name != "vmbridge-guest" {
+		t.Errorf("the agent's process is called %q", name)
+	}
+	if own, its := v.runInside("readlink", "/proc/1/ns/mnt"), v.runInside("readlink", "/proc/"+pid+"/ns/mnt"); own != its {
+		t.Errorf("the agent is in mount namespace %s, and the VM's is %s", its, own)
+	}
+
 	before := v.images()
 	if len(before) != 1 {
 		t.Errorf("images %q", before)
