@@ -48,6 +48,9 @@ func guestInstall(ctx context.Context, which string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
+	if strings.HasPrefix(l.URL, string(transport.Docker)+":") {
+		return program.Usage(fmt.Errorf("link %s is %s: its engine starts the agent, and nothing is to be installed", l.Name, l.URL))
+	}
 	command, preset, ok := shellOf(l.URL)
 	if !ok {
 		return program.Usage(fmt.Errorf(

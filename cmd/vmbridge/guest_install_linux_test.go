@@ -127,6 +127,7 @@ func TestGuestInstallWrongLink(t *testing.T) {
 		"lab":         "leads to no shell",
 		"other":       "no link is called",
 		"x=sandbox:":  "leads to no shell",
+		"x=docker://": "nothing is to be installed",
 		"x=ftp://y":   "ftp",
 		"x/y=exec:sh": "link name",
 		"x=exec:":     "no command",
