@@ -8,7 +8,7 @@ set -euo pipefail
 # program=Debian package
 wanted=(
   nc=netcat-openbsd ip=iproute2 nsenter=util-linux ps=procps tmux=tmux
-  dockerd=docker.io docker=docker-cli iptables=iptables busybox=busybox-static
+  dockerd=docker.io docker=docker-cli podman=podman iptables=iptables busybox=busybox-static
   pasta=passt gcc=gcc
   nft=nftables curl=curl dig=bind9-dnsutils dnsmasq=dnsmasq-base python3=python3
   redis-server=redis-server redis-cli=redis-tools

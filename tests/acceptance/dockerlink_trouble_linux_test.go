@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -138,8 +139,8 @@ func TestDockerLinkAPIVersion(t *testing.T) {
 	// The engine itself, but for what it says of its version.
 	engine := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "engine"}) },
-		Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
-			return net.Dial("unix", filepath.Join(v.dir, "sock"))
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(v.dir, "sock"))
 		}},
 		ModifyResponse: func(r *http.Response) error {
 			r.Header.Set("Api-Version", "1.30")
