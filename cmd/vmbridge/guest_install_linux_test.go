@@ -86,6 +86,15 @@ func TestGuestInstall(t *testing.T) {
 	// Again, now in the way that an exec: link is written.
 	install("vm=exec:" + strings.TrimSuffix(g.shell(), "sh") + "vmbridge-guest serve --stdio")
 	linkUp()
+	// And in a product's way.
+	products := t.TempDir()
+	limactl := "#!/bin/sh\ntest \"$*\" = 'shell --workdir / default sudo sh' && exec " + g.shell() + "\n"
+	if err := os.WriteFile(filepath.Join(products, "limactl"), []byte(limactl), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", products+":"+os.Getenv("PATH"))
+	install("vm=lima://")
+	linkUp()
 
 	out := g.run("cp /usr/local/bin/vmbridge-guest /tmp; /tmp/vmbridge-guest uninstall; /tmp/vmbridge-guest uninstall")
 	for _, want := range []string{"removed the service", "Removed /usr/local/bin/vmbridge-guest", "Removed /etc/vmbridge/link.key", "Nothing of vmbridge"} {
