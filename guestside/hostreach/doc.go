@@ -18,4 +18,7 @@
 // A host that is away refuses, at once: the parts keep running while a link is
 // down, so that nothing but the answer changes when it comes back. Nothing here
 // outlives the process. Without it, localhost is the guest's alone.
+//
+// Of several agents in a guest, one has the device. The others wait for it: the one
+// that has it may be that of a host that is gone, and not know yet.
 package hostreach

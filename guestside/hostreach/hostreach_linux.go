@@ -1,6 +1,7 @@
 package hostreach
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/vmbridge/vmbridge/guestside/tun"
 	"github.com/vmbridge/vmbridge/vmbridge/link"
 	"github.com/vmbridge/vmbridge/vmbridge/message"
 )
@@ -33,16 +35,18 @@ type Reach struct {
 	sessions []*link.Session // that want it, the latest last
 	wanted   bool
 	settling bool // work is under way
-	closed   bool
-	service  *service // nil while stopped
-	udpIdle  time.Duration
-	state    message.Feature
-	changed  chan struct{}
+	// wake ends the wait for another agent to end.
+	wake    chan struct{}
+	closed  bool
+	service *service // nil while stopped
+	udpIdle time.Duration
+	state   message.Feature
+	changed chan struct{}
 }
 
 // New returns a Reach that waits for a host to ask.
 func New(cfg Config) *Reach {
-	r := &Reach{config: cfg, state: message.Feature{State: message.HostReachOff}, changed: make(chan struct{})}
+	r := &Reach{config: cfg, state: message.Feature{State: message.HostReachOff}, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	if cfg.Off {
 		r.state.Reason = "the agent was started with --host-reach off"
 	}
@@ -71,6 +75,7 @@ func (r *Reach) Want(s *link.Session, want bool) {
 	r.wanted = len(r.sessions) > 0
 	r.settle()
 	r.tell() // a host that asks is answered, even where nothing changes
+	r.lookAgain()
 }
 
 // SetUDPIdle changes how long an association of UDP lives without a datagram; 0 is
@@ -102,6 +107,7 @@ func (r *Reach) Close() {
 	r.mu.Lock()
 	r.closed, r.wanted = true, false
 	r.settle()
+	r.lookAgain()
 	r.mu.Unlock()
 	r.work.Wait()
 }
@@ -140,15 +146,35 @@ func (r *Reach) settled() bool {
 	return r.wanted && !r.service.broken()
 }
 
+// lookAgain ends the wait for another agent to end.
+func (r *Reach) lookAgain() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// How long another agent's device is waited for before the next look. Finding out
+// whose it is reads all of /proc.
+const (
+	firstBusyWait = 250 * time.Millisecond
+	maxBusyWait   = 10 * time.Second
+)
+
 // startAndStop works until what runs is what is wanted, or cannot be had.
 func (r *Reach) startAndStop() {
+	busy, wait := "", firstBusyWait // why another agent keeps it from starting
 	for {
 		r.mu.Lock()
 		running := r.service
 		if r.settled() {
 			r.settling = false
-			if running != nil {
+			switch {
+			case running != nil:
 				r.state = running.state() // somebody has changed his mind
+				r.tell()
+			case busy != "":
+				r.state = message.Feature{State: message.HostReachOff}
 				r.tell()
 			}
 			r.mu.Unlock()
@@ -171,6 +197,20 @@ func (r *Reach) startAndStop() {
 			r.config.Log.WithField("addresses", service.addresses()).Info("host reach is on")
 			r.became(service, service.state())
 			r.work.Go(func() { r.watch(service) })
+			continue
+		}
+		if why := reason(err); errors.Is(err, tun.ErrBusy) {
+			// The agent of a host that has gone may take a while to notice.
+			if why != busy {
+				busy = why
+				r.config.Log.WithError(err).Warn("host reach waits for another agent to end")
+				r.became(nil, message.Feature{State: message.HostReachUnavailable, Reason: why})
+			}
+			select {
+			case <-time.After(wait):
+			case <-r.wake:
+			}
+			wait = min(2*wait, maxBusyWait)
 			continue
 		}
 		r.config.Log.WithError(err).Warn("host reach is unavailable")

@@ -21,12 +21,12 @@ import (
 	"github.com/vmbridge/vmbridge/vmbridge/transport"
 )
 
-// What the agent of these tests is: it gives back what it is sent, and tells its mask
-// for files and where it runs.
+// What the agent of these tests is: it waits for a word, as the real one does, tells
+// its mask for files and where it runs, and gives back what it is sent.
 const echoScript = `#!/bin/sh
 case "$1 $2" in
 "version ") exit 0;;
-"serve --stdio") echo "%s $(umask) $(pwd)"; exec cat;;
+"serve --stdio") read -r word; echo "%s $(umask) $(pwd)"; exec cat;;
 esac
 exit 2
 : `
@@ -96,6 +96,9 @@ func (s *starter) dial(ctx context.Context, version string) error {
 // talk checks what the agent says first, and that it gives back every byte.
 func talk(c net.Conn, first string) error {
 	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, "word\n"); err != nil {
 		return err
 	}
 	sent := []byte(first)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vmbridge/vmbridge/hostside/control"
 	"github.com/vmbridge/vmbridge/tests/internal/socket"
 	"github.com/vmbridge/vmbridge/tests/wait"
 )
@@ -226,15 +227,45 @@ func TestPresetTwoDaemons(t *testing.T) {
 	l := listen(t, v.maker, socket.Spec{Network: "tcp", Address: "127.0.0.1:8000"})
 	v.view.port("tcp "+l.Addr().String(), "open")
 	second.view.port("tcp "+l.Addr().String(), "open")
-	v.daemon.kill()
-	second.connect(l.Addr().String())
+	// The guest's localhost reaches one of the hosts; the other says so, and takes over.
+	first, other := v, second
+	wait.Eventually(t, patience, "host reach has its host", func() error {
+		a, errA := v.status()
+		b, errB := second.status()
+		if err := errors.Join(errA, errB); err != nil {
+			return err
+		}
+		reachA, reachB := a.Links[0].HostReach, b.Links[0].HostReach
+		if reachB.State == control.On {
+			reachA, reachB, first, other = reachB, reachA, second, v
+		}
+		if reachA.State != control.On || !strings.Contains(reachB.Reason, "in use by process") {
+			return fmt.Errorf("%+v, %+v", reachA, reachB)
+		}
+		return nil
+	})
+	first.daemon.kill()
+	other.connect(l.Addr().String())
 	wait.Eventually(t, patience, "one agent has ended", func() error {
 		if pids := v.agents(); len(pids) != 1 {
 			return fmt.Errorf("there are %v", pids)
 		}
 		return nil
 	})
-	second.connect(l.Addr().String())
+	other.connect(l.Addr().String())
+	other.awaitHostReachOn()
+}
+
+// awaitHostReachOn waits also where it was not to be had.
+func (v *vm) awaitHostReachOn() {
+	v.t.Helper()
+	wait.Eventually(v.t, patience, "host reach is on", func() error {
+		s, err := v.status()
+		if err == nil && s.Links[0].HostReach.State != control.On {
+			err = fmt.Errorf("%+v", s.Links[0].HostReach)
+		}
+		return err
+	})
 }
 
 // another is another host of the same VM.
