@@ -179,6 +179,34 @@ func TestOnAndOff(t *testing.T) {
 	}
 }
 
+// An agent waits for the device that another has, and takes over unasked; meanwhile it
+// can be turned off, and ended.
+func TestTakesOver(t *testing.T) {
+	if !isolate.InNetnsWithTUN(t) {
+		return
+	}
+	first, second, third := newBed(t), newBed(t), newBed(t)
+	wants := map[*bed]*link.Session{}
+	for _, b := range []*bed{first, second, third} {
+		wants[b], _ = b.connect(t)
+		b.reach.Want(wants[b], true)
+		if b == first {
+			b.await(t, message.HostReachOn)
+			continue
+		}
+		if state := b.await(t, message.HostReachUnavailable); !strings.Contains(state.Reason, "in use by") {
+			t.Errorf("got %+v", state)
+		}
+	}
+	second.reach.Want(wants[second], false)
+	second.await(t, message.HostReachOff)
+	second.reach.Want(wants[second], true)
+	second.await(t, message.HostReachUnavailable)
+	third.reach.Close()
+	first.reach.Close()
+	second.await(t, message.HostReachOn)
+}
+
 // Whoever connects while host reach is turned off is refused at once, wherever the
 // connect had got to: the host does not serve the port, and neither does the guest.
 func TestConnectsWhileTurnedOff(t *testing.T) {
