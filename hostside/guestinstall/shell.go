@@ -39,7 +39,10 @@ type shell struct {
 	last  string        // what was printed last that is no answer, since the last order
 	done  chan struct{} // closed when nobody takes lines any more
 	work  sync.WaitGroup
-	keep  func() bool // keeps the end of the context from closing conn
+	// keep keeps the end of the context from closing conn, and givenUp says why it
+	// has: those that are derived from it may not know yet.
+	keep    func() bool
+	givenUp func() error
 }
 
 // openShell runs the command. stderr hears what it writes to standard error.
@@ -56,6 +59,7 @@ func openShell(ctx context.Context, command string, stderr func(string)) (*shell
 		lines:  make(chan string),
 		done:   make(chan struct{}),
 	}
+	s.givenUp = func() error { return context.Cause(ctx) }
 	s.keep = context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s.work.Go(s.read)
 	return s, nil
@@ -127,6 +131,9 @@ func (s *shell) send(deadline time.Time, what []byte) error {
 		return err
 	}
 	_, err := s.conn.Write(what)
+	if given := s.givenUp(); err != nil && given != nil {
+		return given
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("the guest takes nothing: %w", context.DeadlineExceeded)
 	}
@@ -151,7 +158,7 @@ func (s *shell) answer(ctx context.Context, print func(string), words ...string)
 				if ctx.Err() != nil {
 					return "", "", context.Cause(ctx)
 				}
-				return "", "", s.ended()
+				return "", "", cmp.Or(s.givenUp(), s.ended())
 			}
 			args, marked := strings.CutPrefix(line, s.marker+" ")
 			if marked {

@@ -34,8 +34,13 @@ type Starter struct {
 	Agent       func(machine string) (io.ReadCloser, int64, error)
 	Out, Stderr func(line string)
 
-	agents map[string]identity // by machine
+	agents   map[string]identity // by machine
+	failures int                 // in a row
 }
+
+// maxRest is how long a Starter rests between tries that fail, at most. Each starts
+// several programs of the product's, whose VM may be off for days.
+const maxRest = 4 * time.Second
 
 // identity tells agents apart.
 type identity struct {
@@ -46,6 +51,21 @@ type identity struct {
 // Dial starts the agent and gives its standard input and output. The guest has it
 // from an earlier time, or gets it. It ends with the connection.
 func (s *Starter) Dial(ctx context.Context) (net.Conn, error) {
+	if s.failures > 1 {
+		select {
+		case <-time.After(min(time.Duration(s.failures-1)*time.Second, maxRest)):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	conn, err := s.dial(ctx)
+	if s.failures++; err == nil {
+		s.failures = 0
+	}
+	return conn, err
+}
+
+func (s *Starter) dial(ctx context.Context) (net.Conn, error) {
 	if err := s.check(ctx); err != nil {
 		return nil, err
 	}

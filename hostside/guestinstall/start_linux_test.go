@@ -272,6 +272,41 @@ func TestStartChecks(t *testing.T) {
 	}
 }
 
+// TestStartRests: a VM that is off is not asked for all the time, and found soon when
+// it is on.
+func TestStartRests(t *testing.T) {
+	if !isolate.InMounts(t) {
+		return
+	}
+	ownPlaces(t)
+	s := newStarter(t, "exit 1", "one")
+	began := time.Now()
+	for range 4 { // 0, 0, 1 and 2 s
+		if err := s.dial(t.Context(), "one"); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	if took := time.Since(began); took < 3*time.Second || took > 6*time.Second {
+		t.Errorf("four tries took %s", took)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	given := errors.New("given up")
+	cancel(given)
+	if err := s.dial(ctx, "one"); !errors.Is(err, given) {
+		t.Errorf("got %v", err)
+	}
+	s.Way.Shell = "sh"
+	for range 2 {
+		began = time.Now()
+		if err := s.dial(t.Context(), "one"); err != nil {
+			t.Error(err)
+		}
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("after a success, a start took %s", took)
+	}
+}
+
 // TestStartRunsNot: an agent that cannot run in the guest does not take its place.
 func TestStartRunsNot(t *testing.T) {
 	if !isolate.InMounts(t) {

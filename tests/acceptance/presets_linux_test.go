@@ -31,7 +31,7 @@ func TestPresets(t *testing.T) {
 		t.Run(test.url, func(t *testing.T) {
 			t.Parallel()
 			v := newProductVM(t, test.url, "")
-			lines := map[string]string{test.line: "exec " + v.enter() + ` sh -c '` + sudo + `sudo sh'`}
+			lines := map[string]string{test.line: entered(v)}
 			want := []string{test.line}
 			if test.check != "" {
 				lines[test.check] = "echo '[{}]'"
@@ -103,11 +103,25 @@ func TestPresetDaemonKilled(t *testing.T) {
 	v.view.port("tcp 127.0.0.1:8000", "open")
 }
 
+// TestPresetSlow: a product that takes longer to lead into its VM than any handshake
+// may take is waited for, and the status says so meanwhile.
+func TestPresetSlow(t *testing.T) {
+	t.Parallel()
+	v := newProductVM(t, "lima://dev", "")
+	v.product("limactl", map[string]string{limaLine: "sleep 8; " + entered(v)})
+	v.startDaemon()
+	v.awaitReason("no answer yet, after 5s; waiting for up to 10m0s")
+	v.awaitLink()
+	if strings.Contains(v.daemon.output(), "link down") {
+		t.Error("the link was given up")
+	}
+}
+
 // newLima is a VM of Lima's.
 func newLima(t *testing.T, prepare string) *productVM {
 	t.Helper()
 	v := newProductVM(t, "lima://dev", prepare)
-	v.product("limactl", map[string]string{limaLine: "exec " + v.enter() + ` sh -c '` + sudo + `sudo sh'`})
+	v.product("limactl", map[string]string{limaLine: entered(v)})
 	return v
 }
 
@@ -152,6 +166,7 @@ func TestPresetTrouble(t *testing.T) {
 			v.product(test.program, map[string]string{test.line: test.code(v)})
 			v.startDaemon()
 			v.awaitReason(test.says...)
+			v.daemon.terminate() // else it tries again
 			if pids := v.agents(); len(pids) > 0 {
 				t.Errorf("an agent runs: %v", pids)
 			}
@@ -257,7 +272,7 @@ func TestPresetTwoDaemons(t *testing.T) {
 }
 
 // awaitHostReachOn waits also where it was not to be had.
-func (v *vm) awaitHostReachOn() {
+func (v *productVM) awaitHostReachOn() {
 	v.t.Helper()
 	wait.Eventually(v.t, patience, "host reach is on", func() error {
 		s, err := v.status()
