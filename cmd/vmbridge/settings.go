@@ -190,9 +190,7 @@ func completeSettings(cmd *cobra.Command, args []string, _ string) ([]cobra.Comp
 		case len(args) == 0:
 			list = append(list, cobra.CompletionWithDesc(k.Key, k.Help))
 		case len(args) == 1 && cmd.Name() == "set" && k.Key == args[0]:
-			for _, v := range k.Values {
-				list = append(list, v)
-			}
+			list = append(list, k.Values...)
 		}
 	}
 	return list, cobra.ShellCompDirectiveNoFileComp

@@ -55,7 +55,7 @@ func (d *Daemon) Sandbox(name string) (control.Sandbox, error) {
 	case len(found) > 1:
 		return control.Sandbox{}, fmt.Errorf("sandbox guest %w: there are several, name a link", control.ErrNotFound)
 	case name == "":
-		return control.Sandbox{}, fmt.Errorf("sandbox guest %w: none of the links (%s) is sandbox:", control.ErrNotFound, d.linkNames())
+		return control.Sandbox{}, fmt.Errorf("sandbox guest %w: none of the links (%s) is a sandbox", control.ErrNotFound, d.linkNames())
 	}
 	return control.Sandbox{}, fmt.Errorf("sandbox guest of link %q %w", name, control.ErrNotFound)
 }

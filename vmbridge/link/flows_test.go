@@ -192,8 +192,7 @@ func TestPipesAreClosed(t *testing.T) {
 func TestBlackHoles(t *testing.T) {
 	hole := make(chan *link.Stream, 1024)
 	server := serveTCP(t, echo)
-	var b *bridge
-	b = newBridge(t, unixCarrier(1), bridgeOptions{ends: func(_, guest *end) {
+	b := newBridge(t, unixCarrier(1), bridgeOptions{ends: func(_, guest *end) {
 		answer := &end{ctx: guest.ctx}
 		guest.stream = func(s *link.Stream) {
 			if s.Destination() == loopback {
