@@ -6,6 +6,7 @@ import (
 	"net"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -279,6 +280,16 @@ func (g *guest) engineTells(found []message.IsolationFinding) {
 
 // stderr logs what the command of a link writes to its standard error.
 func (g *guest) stderr(line string) { g.log.WithField("stream", "stderr").Info(line) }
+
+// shellStderr logs what comes there of a product's command, and then of the agent that
+// it leads to, which logs in JSON.
+func (g *guest) shellStderr(line string) {
+	if strings.HasPrefix(line, "{") {
+		g.agentStderr(line)
+		return
+	}
+	g.stderr(line)
+}
 
 // agentStderr logs what an agent of ours writes there.
 func (g *guest) agentStderr(line string) { g.agentLog.Add(agentlog.Parse([]byte(line))) }

@@ -217,7 +217,7 @@ func (g *guest) starter(way transport.Way) *guestinstall.Starter {
 		Way:    way,
 		Agent:  guestinstall.Agent,
 		Out:    func(line string) { g.log.Info("guest: " + line) },
-		Stderr: g.stderr,
+		Stderr: g.shellStderr,
 	}
 }
 

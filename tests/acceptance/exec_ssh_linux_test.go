@@ -73,7 +73,7 @@ PidFile none
 
 // linkBy makes the link of a command, with ssh's configuration and the agent's place.
 func (s *sshd) linkBy(command string) {
-	agent := filepath.Join(s.programs, "vmbridge-guest")
+	agent := filepath.Join(built.find(s.t, true), "vmbridge-guest")
 	s.config.url = "exec:" + strings.NewReplacer("ssh ", "ssh -F "+s.client+" ", "AGENT", agent).Replace(command)
 }
 

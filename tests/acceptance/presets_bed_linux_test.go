@@ -29,6 +29,7 @@ var vmPlaces = []string{"/var/lib", "/usr/local"}
 func newProductVM(t *testing.T, url, prepare string) *productVM {
 	t.Helper()
 	b := newBed(t, bedConfig{url: url})
+	b.programs = built.carrying(t, true) // the agent of this tree, whatever was built before
 	v := &productVM{bed: b, path: filepath.Join(b.dir, "products")}
 	must(t, os.Mkdir(v.path, 0o755))
 	b.config.environ = []string{"PATH=" + v.path + ":" + os.Getenv("PATH")}
